@@ -1,0 +1,1 @@
+"""One process a user that holds every connection: its HTTP API, its client, its state, its life and death."""

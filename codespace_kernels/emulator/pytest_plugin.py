@@ -1,0 +1,1 @@
+"""Fixtures that give a test an emulated GitHub account."""

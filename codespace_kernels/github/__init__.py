@@ -1,0 +1,1 @@
+"""GitHub's REST API for codespaces: client, authentication, models."""

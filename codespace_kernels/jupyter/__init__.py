@@ -1,0 +1,1 @@
+"""A Jupyter server that is not ours, as a client sees it: REST and kernel websocket."""

@@ -1,0 +1,1 @@
+"""Where workspaces come from: one module a provider, and the interface (`base`) that all of them implement."""

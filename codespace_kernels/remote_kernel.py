@@ -1,0 +1,77 @@
+"""A kernel in a workspace as the bridge sees it: the one interface between `bridge` and what carries the messages.
+
+`link.client.LinkKernel` (our own link) and `jupyter.websocket.WebsocketKernel` (a server that is not ours) are its
+implementations.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from codespace_kernels.messages import Channel, Message
+
+
+class KernelState(enum.Enum):
+    """What a remote kernel is doing, as far as its carrier knows."""
+
+    ALIVE = "alive"
+    RECONNECTING = "reconnecting"
+    """The way to it is broken and being mended; nothing is known of the kernel meanwhile."""
+    RESTARTING = "restarting"
+    DEAD = "dead"
+    """The process ended, was ended by others, or its server is gone. Final until `restart`."""
+
+
+class RemoteKernelListener(Protocol):
+    """What a remote kernel calls, always on the event loop it was made on."""
+
+    def message_received(self, channel: Channel, message: Message) -> None:
+        """Take one message from the kernel. Per channel, in the order the kernel sent them."""
+
+    def state_changed(self, state: KernelState, reason: str) -> None:
+        """Hear of a new state; `reason` is a sentence for a person, empty when there is nothing to say."""
+
+    def output_may_be_missing(self, reason: str) -> None:
+        """Hear that messages may have been lost; `reason` is a sentence for a person."""
+
+
+class RemoteKernel(Protocol):
+    """One running kernel in a workspace.
+
+    All methods are called on the event loop that made the object. Identities of messages are the local client's routing
+    identities: an answer carries those of the request that it answers.
+    """
+
+    @property
+    def kernel_id(self) -> str:
+        """Its id at the Jupyter server of the workspace."""
+
+    def listen(self, listener: RemoteKernelListener | None) -> None:
+        """Set who hears of this kernel; what came before anybody listened is handed over first, in order."""
+
+    def send(self, channel: Channel, message: Message) -> None:
+        """Queue a message to the kernel; never blocks, keeps order per channel, survives a reconnect exactly once."""
+
+    async def interrupt(self) -> None:
+        """Interrupt what the kernel is running.
+
+        Raises:
+            KernelError: The kernel is gone, or the server refused.
+            WaitTimeoutError: No answer in time.
+        """
+
+    async def restart(self) -> None:
+        """Replace the kernel's process by a fresh one under the same id; returns when the new process runs.
+
+        Raises:
+            KernelError: The server refused, or the new process did not start.
+            WaitTimeoutError: No answer in time.
+        """
+
+    async def shutdown(self) -> None:
+        """End the kernel. A kernel that is gone already is no error."""
+
+    async def close(self) -> None:
+        """Let go of the kernel without ending it."""

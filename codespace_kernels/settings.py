@@ -1,0 +1,82 @@
+"""Folders and files of this user, and the few limits that more than one layer shares.
+
+Environment variables win over the platform's defaults, so that tests and side-by-side installations stay apart:
+`CODESPACE_KERNELS_HOME` moves everything, `XDG_*` are honoured through platformdirs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import sys
+import tempfile
+from pathlib import Path
+
+import platformdirs
+
+from codespace_kernels.errors import SettingsError
+
+APP = "codespace-kernels"
+
+MAX_SOCKET_PATH = 100
+"""Bytes. A Unix socket's path must fit 104 bytes on macOS (108 on Linux), its terminator included."""
+
+
+def data_dir() -> Path:
+    """Give the folder of what must last (SSH key, pinned host keys, emulator state); made 0700 when missing."""
+    override = os.environ.get("CODESPACE_KERNELS_HOME")
+    return _private(Path(override) if override else Path(platformdirs.user_data_dir(APP)))
+
+
+def state_dir() -> Path:
+    """Give the folder of state and logs that may be lost; made 0700 when missing."""
+    override = os.environ.get("CODESPACE_KERNELS_HOME")
+    return _private(Path(override) / "state" if override else Path(platformdirs.user_state_dir(APP)))
+
+
+def runtime_dir() -> Path:
+    """Give the folder of sockets: private, on a local file system, its path short enough for a socket.
+
+    The platform's runtime folder where it can be used; else a folder under the system's temporary folder whose name
+    contains the user id and a digest of `data_dir`, so that two homes do not meet.
+
+    Raises:
+        SettingsError: No folder can be had that is private to this user.
+    """
+    for candidate in _runtime_candidates():
+        try:
+            folder = _private(candidate)
+            probe = folder / f".probe-{os.getpid()}"
+            probe.touch(mode=0o600)
+            probe.unlink()
+        except (OSError, SettingsError):
+            continue
+        if len(os.fsencode(folder)) + 40 <= MAX_SOCKET_PATH:
+            return folder
+    raise SettingsError(
+        f"No private folder for sockets: neither the runtime folder nor {tempfile.gettempdir()} can be used. "
+        "Set XDG_RUNTIME_DIR to a folder of yours with a short path."
+    )
+
+
+def _runtime_candidates() -> list[Path]:
+    home = data_dir()
+    digest = hashlib.sha256(os.fsencode(home.resolve())).hexdigest()[:10]
+    user = str(os.getuid()) if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
+    candidates = []
+    if os.environ.get("XDG_RUNTIME_DIR") or sys.platform != "linux":
+        candidates.append(Path(platformdirs.user_runtime_dir(APP)) / digest)
+    candidates += [Path(base) / f"{APP[:2]}k-{user}-{digest}" for base in {tempfile.gettempdir(): 0, "/tmp": 0}]  # noqa: S108
+    return candidates
+
+
+def _private(folder: Path) -> Path:
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if hasattr(os, "getuid"):
+        info = folder.lstat()
+        if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.getuid():
+            raise SettingsError(f"{folder} is not a folder of this user. Remove it or set CODESPACE_KERNELS_HOME.")
+        if info.st_mode & 0o077:
+            folder.chmod(0o700)
+    return folder

@@ -1,0 +1,1 @@
+"""SSH over any byte stream: connect, run, upload, forward, host keys."""

@@ -1,0 +1,88 @@
+"""Which kernel of which workspace of which account a kernelspec means.
+
+A front end knows a spec by name only; VS Code runs its `argv` with the spec's `env`. So the target stands in `env`, as
+variables whose names begin with `CODESPACE_KERNELS_`. None of them is secret: tokens are found by account, at run time.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from typing import TYPE_CHECKING
+
+from codespace_kernels.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+ENV_PREFIX = "CODESPACE_KERNELS_"
+DEFAULT_API_URL = "https://api.github.com"
+
+
+@dataclasses.dataclass(frozen=True)
+class Account:
+    """Whose workspaces: a GitHub host, and the login where more than one is signed in there.
+
+    Attributes:
+        provider: Name of the provider, `github` for codespaces.
+        api_url: Base of the REST API, without a trailing slash.
+        login: Account name, or empty for the one that is signed in.
+    """
+
+    provider: str = "github"
+    api_url: str = DEFAULT_API_URL
+    login: str = ""
+
+    def __post_init__(self) -> None:
+        """Bring the address into one spelling, so that equal accounts are equal."""
+        object.__setattr__(self, "api_url", self.api_url.rstrip("/"))
+
+    @property
+    def key(self) -> str:
+        """A short name for files and dictionaries, stable over runs."""
+        text = f"{self.provider}|{self.api_url}|{self.login}"
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """One kernelspec of one workspace.
+
+    Attributes:
+        account: Whose.
+        workspace: The provider's own name of the workspace (a codespace's `name`).
+        kernel: Name of the kernelspec there; empty where only the workspace is meant.
+    """
+
+    account: Account
+    workspace: str
+    kernel: str = ""
+
+    def to_env(self) -> dict[str, str]:
+        """Give the variables that stand in a spec's `env`."""
+        values = {
+            "PROVIDER": self.account.provider,
+            "API_URL": self.account.api_url,
+            "LOGIN": self.account.login,
+            "WORKSPACE": self.workspace,
+            "KERNEL": self.kernel,
+        }
+        return {ENV_PREFIX + name: value for name, value in values.items() if value}
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> Target:
+        """Read the target from an environment.
+
+        Raises:
+            SettingsError: Workspace or kernel is not named there.
+        """
+        names = ("PROVIDER", "API_URL", "LOGIN", "WORKSPACE", "KERNEL")
+        values = {name: env.get(ENV_PREFIX + name, "") for name in names}
+        missing = [ENV_PREFIX + name for name in ("WORKSPACE", "KERNEL") if not values[name]]
+        if missing:
+            raise SettingsError(
+                f"The kernelspec does not say where its kernel runs ({' and '.join(missing)} missing from its env). "
+                "Write it anew with `codespace-kernels connect`."
+            )
+        account = Account(values["PROVIDER"] or "github", values["API_URL"] or DEFAULT_API_URL, values["LOGIN"])
+        return cls(account, values["WORKSPACE"], values["KERNEL"])

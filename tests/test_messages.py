@@ -1,0 +1,42 @@
+import pytest
+
+from codespace_kernels.messages import DELIMITER, MalformedMessageError, Message, Signer
+
+MESSAGE = Message((b"one", b"two"), b'{"msg_id":"1"}', b"{}", b"{}", b'{"code":"pass"}', (b"\x00\xff", b""))
+
+
+def test_round_trip_keeps_identities_and_buffers():
+    signer = Signer(b"key")
+    assert signer.unpack(signer.pack(MESSAGE)) == MESSAGE
+
+
+def test_same_bytes_as_jupyter_client():
+    from jupyter_client.session import Session
+
+    session = Session(key=b"key")
+    idents, frames = session.feed_identities(Signer(b"key").pack(MESSAGE))
+    message = session.deserialize(frames, content=True)
+    assert idents == [b"one", b"two"]
+    assert message["content"] == {"code": "pass"}
+
+
+def test_wrong_signature_is_refused():
+    frames = Signer(b"other").pack(MESSAGE)
+    with pytest.raises(MalformedMessageError, match="signature"):
+        Signer(b"key").unpack(frames)
+    assert Signer(b"key").unpack(frames, check=False) == MESSAGE
+
+
+@pytest.mark.parametrize("frames", [[], [b"x"], [DELIMITER, b"", b"{}", b"{}", b"{}"]])
+def test_too_few_frames(frames):
+    with pytest.raises(MalformedMessageError):
+        Signer(b"").unpack(frames)
+
+
+def test_unknown_scheme():
+    with pytest.raises(ValueError, match="hmac-rot13"):
+        Signer(b"k", "hmac-rot13")
+
+
+def test_key_is_not_shown():
+    assert "secret" not in repr(Signer(b"secret"))
