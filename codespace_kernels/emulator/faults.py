@@ -1,0 +1,209 @@
+"""Faults that an emulated account can be told to have, from a test, the command line or the control endpoint."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from codespace_kernels.errors import EmulatorError
+
+Options = Mapping[str, str | int | float | bool]
+
+
+@dataclasses.dataclass(frozen=True)
+class FaultKind:
+    """What a fault does and which options it takes.
+
+    Attributes:
+        description: For `emulator fault --help`.
+        options: Name and default of every option; the default's type is the option's type. Every kind also takes
+            `count`: how often the fault strikes before it is gone (0: until it is cleared).
+    """
+
+    description: str
+    options: Options = dataclasses.field(default_factory=dict)
+
+
+_ON: dict[str, str] = {"on": ""}
+
+KINDS: dict[str, FaultKind] = {
+    "slow-start": FaultKind("starting takes this many seconds more", {"seconds": 10.0}),
+    "state": FaultKind("the codespace is in this state, whatever it does", {"state": "Failed"}),
+    "permissions": FaultKind("create answers 401 with allow_permissions_url"),
+    "payment": FaultKind("start (or what `on` names) answers 402", {"on": "start"}),
+    "sso": FaultKind("403 with an X-GitHub-SSO address", _ON),
+    "rate-limit": FaultKind(
+        "the primary or secondary limit is used up; retry_after in seconds, -1 sends no header",
+        {"limit": "primary", "status": 403, "retry_after": -1, "reset_in": 60, **_ON},
+    ),
+    "conflict": FaultKind("409", {"on": "start"}),
+    "unprocessable": FaultKind("422", {"on": "create,patch", "field": "machine", "code": "invalid", "message": ""}),
+    "server-error": FaultKind("a 5xx answer", {"status": 500, **_ON}),
+    "unauthorized": FaultKind("401 as for a wrong token", _ON),
+    "no-tunnel": FaultKind("the internal form has no connection (status 500: it fails)", {"status": 200}),
+    "pending-operation": FaultKind(
+        "an operation is pending, only delete is allowed", {"reason": "The codespace is being updated."}
+    ),
+    "no-sshd": FaultKind("the image has no SSH server"),
+    "no-jupyter": FaultKind("the image has no Jupyter"),
+    "relay-drop": FaultKind("open relays are cut at once; new ones get through"),
+    "relay-blackhole": FaultKind("open relays stay open but carry nothing, until cleared"),
+    "token-expired": FaultKind("the tunnel tokens have expired"),
+    "create-accepted": FaultKind("create answers 202 and goes on in the background"),
+}
+"""All kinds of fault. `on` names the operations that are struck, separated by commas (empty: all): the names of
+`rest.OPERATIONS`, such as `list`, `get`, `create`, `start`, `stop`, `delete`, `patch`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Fault:
+    """One active fault.
+
+    Attributes:
+        kind: One of `KINDS`.
+        codespace: Name of the only codespace that has it; None: all, and requests that name no codespace.
+        options: Every option of the kind, defaults filled in.
+        remaining: How often it will still strike; None: until it is cleared.
+    """
+
+    kind: str
+    codespace: str | None
+    options: Options
+    remaining: int | None
+
+    def strikes(self, operation: str) -> bool:
+        """Tell whether the fault's `on` names this operation, or all."""
+        names = str(self.options.get("on", ""))
+        return not names or operation in names.split(",")
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the fault for `emulator status --json`."""
+        return {**dataclasses.asdict(self), "options": dict(self.options)}
+
+
+Listener = Callable[[Fault, bool], None]
+"""Called with a fault, and whether it was set (true) or is gone (false), in the thread that changed the board."""
+
+
+class FaultBoard:
+    """The active faults of one emulator. Safe to use from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._faults: dict[tuple[str, str | None], Fault] = {}
+        self._listeners: list[Listener] = []
+
+    def __iter__(self) -> Iterator[Fault]:
+        with self._lock:
+            return iter(list(self._faults.values()))
+
+    def set(self, kind: str, codespace: str | None = None, **options: Any) -> None:
+        """Set a fault, in place of one of the same kind for the same codespace.
+
+        Args:
+            kind: One of `KINDS`.
+            codespace: Name of the codespace that has it; None: all.
+            options: The kind's options and `count`; texts are converted, so that they may come from a command line.
+
+        Raises:
+            EmulatorError: Kind or option is not known, or a value has the wrong type.
+        """
+        values = _checked(kind, options)
+        count = int(values.pop("count"))
+        fault = Fault(kind, codespace, values, count or None)
+        with self._lock:
+            self._faults[kind, codespace] = fault
+        self._tell(fault, active=True)
+
+    def clear(self, kind: str | None = None, codespace: str | None = None) -> None:
+        """Clear the faults of a kind (None: of all kinds) and of a codespace (None: of all).
+
+        Raises:
+            EmulatorError: The kind is not known.
+        """
+        if kind is not None:
+            _kind(kind)
+        with self._lock:
+            gone = [
+                fault
+                for fault in self._faults.values()
+                if kind in (None, fault.kind) and codespace in (None, fault.codespace)
+            ]
+            for fault in gone:
+                del self._faults[fault.kind, fault.codespace]
+        for fault in gone:
+            self._tell(fault, active=False)
+
+    def get(self, kind: str, codespace: str) -> Fault | None:
+        """Give the fault that a codespace has: its own before one that all have."""
+        with self._lock:
+            return self._faults.get((kind, codespace)) or self._faults.get((kind, None))
+
+    def take(self, kind: str, codespace: str, operation: str | None = None) -> Fault | None:
+        """Give the fault as `get` does and count that it struck; the last strike clears it.
+
+        Args:
+            kind: One of `KINDS`.
+            codespace: Name of the codespace that the request is about, or an empty string.
+            operation: What is being done; a fault whose `on` does not name it is neither given nor counted.
+        """
+        with self._lock:
+            fault = self.get(kind, codespace)
+            if fault is None or (operation is not None and not fault.strikes(operation)):
+                return None
+            if fault.remaining is None:
+                return fault
+            key = (fault.kind, fault.codespace)
+            if fault.remaining > 1:
+                self._faults[key] = dataclasses.replace(fault, remaining=fault.remaining - 1)
+                return fault
+            del self._faults[key]
+        self._tell(fault, active=False)
+        return fault
+
+    def subscribe(self, listener: Listener) -> Callable[[], None]:
+        """Have a function called when a fault is set or gone; the result ends the subscription."""
+        with self._lock:
+            self._listeners.append(listener)
+
+        def unsubscribe() -> None:
+            with self._lock:
+                if listener in self._listeners:
+                    self._listeners.remove(listener)
+
+        return unsubscribe
+
+    def _tell(self, fault: Fault, *, active: bool) -> None:
+        with self._lock:
+            listeners = list(self._listeners)
+        for listener in listeners:
+            listener(fault, active)
+
+
+def _kind(kind: str) -> FaultKind:
+    known = KINDS.get(kind)
+    if known is None:
+        raise EmulatorError(f"There is no fault {kind!r}. The emulator knows: {', '.join(sorted(KINDS))}.")
+    return known
+
+
+def _checked(kind: str, options: Mapping[str, Any]) -> dict[str, str | int | float | bool]:
+    defaults: dict[str, str | int | float | bool] = {**_kind(kind).options, "count": 0}
+    for name in options:
+        if name not in defaults:
+            raise EmulatorError(f"Fault {kind!r} has no option {name!r}. It takes: {', '.join(defaults)}.")
+    return {
+        name: _converted(kind, name, options[name], type(default)) if name in options else default
+        for name, default in defaults.items()
+    }
+
+
+def _converted(kind: str, name: str, value: Any, wanted: type) -> str | int | float | bool:
+    try:
+        converted = wanted(value)
+    except (TypeError, ValueError):
+        raise EmulatorError(f"Option {name!r} of fault {kind!r} must be a number, not {value!r}.") from None
+    assert isinstance(converted, str | int | float)
+    return converted
