@@ -9,7 +9,8 @@ from typing import Any
 
 from codespace_kernels.errors import EmulatorError
 
-Options = Mapping[str, str | int | float | bool]
+OptionValue = str | int | float
+Options = Mapping[str, OptionValue]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +100,7 @@ class FaultBoard:
         with self._lock:
             return iter(list(self._faults.values()))
 
-    def set(self, kind: str, codespace: str | None = None, **options: Any) -> None:
+    def set(self, kind: str, codespace: str | None = None, **options: OptionValue) -> None:
         """Set a fault, in place of one of the same kind for the same codespace.
 
         Args:
@@ -189,8 +190,8 @@ def _kind(kind: str) -> FaultKind:
     return known
 
 
-def _checked(kind: str, options: Mapping[str, Any]) -> dict[str, str | int | float | bool]:
-    defaults: dict[str, str | int | float | bool] = {**_kind(kind).options, "count": 0}
+def _checked(kind: str, options: Options) -> dict[str, OptionValue]:
+    defaults: dict[str, OptionValue] = {**_kind(kind).options, "count": 0}
     for name in options:
         if name not in defaults:
             raise EmulatorError(f"Fault {kind!r} has no option {name!r}. It takes: {', '.join(defaults)}.")
@@ -200,10 +201,9 @@ def _checked(kind: str, options: Mapping[str, Any]) -> dict[str, str | int | flo
     }
 
 
-def _converted(kind: str, name: str, value: Any, wanted: type) -> str | int | float | bool:
+def _converted(kind: str, name: str, value: OptionValue, wanted: type) -> OptionValue:
     try:
-        converted = wanted(value)
+        converted: OptionValue = wanted(value)
     except (TypeError, ValueError):
         raise EmulatorError(f"Option {name!r} of fault {kind!r} must be a number, not {value!r}.") from None
-    assert isinstance(converted, str | int | float)
     return converted
