@@ -49,13 +49,16 @@ class CodespaceKernelsError(Exception):
 
     Attributes:
         exit_code: What a command-line verb that fails with this error returns.
+        url: A page that a person must open to go on; empty where there is none. The text names it too.
     """
 
     exit_code: ClassVar[int] = 1
+    url: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Give the form in which an error crosses a process border (see `error_from_json`)."""
-        return {"type": type(self).__name__, "message": str(self)}
+        data = {"type": type(self).__name__, "message": str(self)}
+        return {**data, "url": self.url} if self.url else data
 
 
 class SettingsError(CodespaceKernelsError):
@@ -101,7 +104,13 @@ class TokenCannotConnectError(AuthError):
 
 
 class GitHubError(CodespaceKernelsError):
-    """GitHub's REST API refused or failed."""
+    """GitHub's REST API refused or failed.
+
+    Attributes:
+        status: The HTTP status of the answer; 0 where there was none.
+    """
+
+    status: int = 0
 
 
 class NotFoundError(GitHubError):
@@ -210,4 +219,6 @@ def _all_subclasses(cls: type[CodespaceKernelsError]) -> dict[str, type[Codespac
 def error_from_json(data: dict[str, Any]) -> CodespaceKernelsError:
     """Rebuild an error that crossed a process border; an unknown type becomes the root type."""
     cls = _all_subclasses(CodespaceKernelsError).get(str(data.get("type")), CodespaceKernelsError)
-    return cls(str(data.get("message") or "The broker reported an error without a text."))
+    error = cls(str(data.get("message") or "The broker reported an error without a text."))
+    error.url = str(data.get("url") or "")
+    return error

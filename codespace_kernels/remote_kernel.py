@@ -6,8 +6,10 @@ implementations.
 
 from __future__ import annotations
 
+import base64
+import dataclasses
 import enum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from codespace_kernels.messages import Channel, Message
@@ -22,6 +24,38 @@ class KernelState(enum.Enum):
     RESTARTING = "restarting"
     DEAD = "dead"
     """The process ended, was ended by others, or its server is gone. Final until `restart`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RemoteKernelSpec:
+    """A kernelspec in a workspace.
+
+    Attributes:
+        name: Of the spec there.
+        display_name: For people, as written there.
+        language: `python`, `R`, ….
+        interrupt_mode: `signal` or `message`; the server there does what it says.
+        metadata: The spec's own metadata.
+        resources: Content of the spec's logo files, by file name.
+    """
+
+    name: str
+    display_name: str
+    language: str
+    interrupt_mode: str = "signal"
+    metadata: dict[str, Any] = dataclasses.field(default_factory=dict)
+    resources: dict[str, bytes] = dataclasses.field(default_factory=dict, repr=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """Give a JSON object; resources in base64."""
+        resources = {name: base64.b64encode(data).decode() for name, data in self.resources.items()}
+        return {**dataclasses.asdict(self), "resources": resources}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> RemoteKernelSpec:
+        """Rebuild from `to_json`."""
+        resources = {name: base64.b64decode(text) for name, text in data.get("resources", {}).items()}
+        return cls(**{**data, "resources": resources})
 
 
 class RemoteKernelListener(Protocol):

@@ -1,0 +1,39 @@
+"""`python -m codespace_kernels.broker`: run the broker, in the foreground or detached."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from typing import TYPE_CHECKING
+
+from codespace_kernels.broker.process import run_daemon, serve_forever, set_up_logging
+from codespace_kernels.errors import BrokerError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def main() -> int:
+    """Parse the arguments and serve."""
+    parser = argparse.ArgumentParser(prog="python -m codespace_kernels.broker", description=__doc__)
+    parser.add_argument("--daemon", action="store_true", help="detach, and return when it serves")
+    parser.add_argument("--idle-timeout", type=float, default=600.0, help="leave after so many unused seconds")
+    arguments = parser.parse_args()
+
+    def serve(report: Callable[[str], None]) -> None:
+        asyncio.run(serve_forever(arguments.idle_timeout, report))
+
+    if arguments.daemon:
+        return run_daemon(serve)
+    set_up_logging(foreground=True)
+    try:
+        serve(lambda _: None)
+    except BrokerError as error:
+        print(error, file=sys.stderr)  # noqa: T201  (a program's own message)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,246 @@
+"""The broker's HTTP API (see `protocol`). `curl --unix-socket PATH http://localhost/v1/status` debugs it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from typing import TYPE_CHECKING, Any
+
+import tornado.iostream
+import tornado.web
+
+from codespace_kernels.broker.protocol import API, Access, KernelRequest
+from codespace_kernels.errors import BrokerError, CodespaceKernelsError, SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from codespace_kernels.broker.broker import Broker
+    from codespace_kernels.broker.kernels import BrokerKernel
+    from codespace_kernels.progress import ProgressEvent
+
+log = logging.getLogger(__name__)
+
+
+def error_event(error: BaseException) -> dict[str, Any]:
+    """Give the event that ends a stream; what is not ours is logged whole and named in short."""
+    if not isinstance(error, CodespaceKernelsError):
+        log.error("a request failed inside", exc_info=error)
+        error = BrokerError(f"The broker failed inside ({error!r}). Its log says more.")
+    return {"event": "error", "error": error.to_json()}
+
+
+class ApiHandler(tornado.web.RequestHandler):
+    """What all requests share: JSON in, JSON out, errors as they were raised."""
+
+    def initialize(self, broker: Broker) -> None:
+        """Take the broker that the application serves."""
+        self.broker = broker
+        self.gone = asyncio.Event()
+
+    def on_connection_close(self) -> None:
+        """Hear that the caller is gone."""
+        self.gone.set()
+
+    def body(self) -> dict[str, Any]:
+        """Give the request's JSON object.
+
+        Raises:
+            SettingsError: It is none.
+        """
+        try:
+            value = json.loads(self.request.body or b"{}")
+        except ValueError:
+            value = None
+        if not isinstance(value, dict):
+            raise SettingsError("The broker expects a JSON object.")
+        return value
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Answer with the error that was raised; what is not ours is logged and named, not shown."""
+        _, error, _ = kwargs.get("exc_info") or (None, None, None)
+        if isinstance(error, CodespaceKernelsError):
+            self.set_status(409)
+            self.finish({"error": error.to_json()})
+        elif isinstance(error, (KeyError, TypeError)):
+            self.set_status(400)
+            self.finish({"error": SettingsError(f"The request lacks or misspells {error}.").to_json()})
+        else:
+            text = (
+                f"The broker failed inside ({error!r})."
+                if error
+                else f"The broker has no such request ({status_code})."
+            )
+            self.finish({"error": BrokerError(text).to_json()})
+
+    def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
+        """Keep a traceback only of what is our own fault."""
+        if not isinstance(value, (CodespaceKernelsError, tornado.web.HTTPError)):
+            super().log_exception(typ, value, tb)
+
+    async def emit(self, event: dict[str, Any]) -> None:
+        """Write one event of a stream."""
+        self.write(json.dumps(event) + "\n")
+        try:
+            await self.flush()
+        except tornado.iostream.StreamClosedError:
+            self.gone.set()
+
+
+class UnknownHandler(ApiHandler):
+    """Whatever this version does not know."""
+
+    def prepare(self) -> None:
+        """Refuse."""
+        raise tornado.web.HTTPError(404)
+
+
+class AboutHandler(ApiHandler):
+    """`GET /v1/`: who answers."""
+
+    def get(self) -> None:
+        """Answer."""
+        self.finish(self.broker.about())
+
+
+class StatusHandler(ApiHandler):
+    """`GET /v1/status`: connections and kernels."""
+
+    def get(self) -> None:
+        """Answer."""
+        self.finish(self.broker.status())
+
+
+class QuitHandler(ApiHandler):
+    """`POST /v1/quit`: end every kernel and connection, and the broker."""
+
+    def post(self) -> None:
+        """Answer, then leave."""
+        self.broker.idle.set()
+        self.finish(self.broker.about())
+
+
+class WorkspaceHandler(ApiHandler):
+    """`POST /v1/workspaces/connect` (a stream) and `POST /v1/workspaces/disconnect`."""
+
+    async def post(self, action: str) -> None:
+        """Answer."""
+        body = self.body()
+        access = Access.from_json(body["access"])
+        name = str(body["workspace"])
+        with self.broker.in_use():
+            if action == "disconnect":
+                self.finish(await self.broker.disconnect(access, name))
+            else:
+                await self._connect(access, name, start=bool(body.get("start", True)))
+
+    async def _connect(self, access: Access, name: str, *, start: bool) -> None:
+        progress: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+
+        def report(event: ProgressEvent) -> None:
+            progress.put_nowait({"event": "progress", "progress": event.to_json()})
+
+        work = asyncio.create_task(self.broker.connect(access, name, start=start, progress=report))
+        await self._relay(progress, work)
+        if not self.gone.is_set():
+            failure = work.exception()
+            await self.emit(error_event(failure) if failure else {"event": "result", "result": work.result()})
+
+    async def _relay(self, queue: asyncio.Queue[dict[str, Any]], work: asyncio.Task[Any]) -> None:
+        """Write events until the work is done, or cancel it when the caller is gone."""
+        gone = asyncio.create_task(self.gone.wait())
+        work.add_done_callback(lambda _: queue.put_nowait({}))
+        try:
+            while not (work.done() and queue.empty()):
+                take = asyncio.create_task(queue.get())
+                done, _ = await asyncio.wait({take, gone}, return_when=asyncio.FIRST_COMPLETED)
+                if gone in done:
+                    take.cancel()
+                    work.cancel()
+                    return
+                if event := take.result():
+                    await self.emit(event)
+        finally:
+            gone.cancel()
+
+
+class KernelsHandler(ApiHandler):
+    """`POST /v1/kernels`: the handle. `GET /v1/kernels`: the list."""
+
+    def get(self) -> None:
+        """Answer with the list."""
+        self.finish({"kernels": self.broker.status()["kernels"]})
+
+    async def post(self) -> None:
+        """Hold a kernel until the caller goes."""
+        request = KernelRequest.from_json(self.body())
+        queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        with self.broker.in_use():
+            kernel = self.broker.add_kernel(request, queue.put_nowait)
+            start = asyncio.create_task(self._start(kernel, queue))
+            try:
+                await self._write_events(queue)
+            finally:
+                start.cancel()
+                await asyncio.gather(start, return_exceptions=True)
+                await self.broker.remove_kernel(kernel)
+
+    async def _start(self, kernel: BrokerKernel, queue: asyncio.Queue[dict[str, Any]]) -> None:
+        try:
+            await kernel.start()
+        except Exception as error:  # whatever it is, the front end must hear of it
+            queue.put_nowait(error_event(error))
+
+    async def _write_events(self, queue: asyncio.Queue[dict[str, Any]]) -> None:
+        gone = asyncio.create_task(self.gone.wait())
+        try:
+            while True:
+                take = asyncio.create_task(queue.get())
+                done, _ = await asyncio.wait({take, gone}, return_when=asyncio.FIRST_COMPLETED)
+                if gone in done:
+                    take.cancel()
+                    return
+                event = take.result()
+                await self.emit(event)
+                if event["event"] == "error":
+                    return
+        finally:
+            gone.cancel()
+
+
+class KernelActionHandler(ApiHandler):
+    """`POST /v1/kernels/ID/interrupt|restart|shutdown`."""
+
+    async def post(self, kernel_id: str, action: str) -> None:
+        """Do it; answer when it is done."""
+        kernel = self.broker.kernel(kernel_id)
+        actions: dict[str, Any] = {
+            "interrupt": kernel.interrupt,
+            "restart": kernel.restart,
+            "shutdown": kernel.shutdown,
+        }
+        with self.broker.in_use():
+            work: Awaitable[None] = actions[action]()
+            await work
+        self.finish(kernel.to_json())
+
+
+def make_app(broker: Broker) -> tornado.web.Application:
+    """Give the application that serves a broker."""
+    context = {"broker": broker}
+    return tornado.web.Application(
+        [
+            (f"/{API}/?", AboutHandler, context),
+            (f"/{API}/status", StatusHandler, context),
+            (f"/{API}/quit", QuitHandler, context),
+            (f"/{API}/workspaces/(connect|disconnect)", WorkspaceHandler, context),
+            (f"/{API}/kernels", KernelsHandler, context),
+            (f"/{API}/kernels/([0-9a-f-]+)/(interrupt|restart|shutdown)", KernelActionHandler, context),
+        ],
+        default_handler_class=UnknownHandler,
+        default_handler_args=context,
+        log_function=lambda handler: log.debug(
+            "%s %s: %s", handler.request.method, handler.request.path, handler.get_status()
+        ),
+    )

@@ -1,0 +1,160 @@
+"""The broker's state: accounts, workspaces, kernels, and when there is nothing left to do."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+from codespace_kernels import __version__
+from codespace_kernels.broker.accounts import Accounts
+from codespace_kernels.broker.kernels import BrokerKernel
+from codespace_kernels.broker.workspaces import WorkspaceSession
+from codespace_kernels.errors import KernelNotFoundError
+from codespace_kernels.providers.base import WorkspaceState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from codespace_kernels.broker.protocol import Access, KernelRequest
+    from codespace_kernels.progress import Progress
+
+
+class Broker:
+    """Everything that one user's front ends share.
+
+    Args:
+        idle_timeout: Seconds without a request, a handle or a kernel after which `idle` is set.
+        accounts: Makes providers; by default from the registry.
+    """
+
+    def __init__(self, *, idle_timeout: float = 600.0, accounts: Accounts | None = None) -> None:
+        self.idle = asyncio.Event()
+        self.started_at = time.time()
+        self.kernels: dict[str, BrokerKernel] = {}
+        self.sessions: dict[tuple[str, str], WorkspaceSession] = {}
+        self._accounts = accounts or Accounts()
+        self._idle_timeout = idle_timeout
+        self._requests = 0
+        self._last_use = time.monotonic()
+
+    @contextlib.contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Keep the broker alive while a request runs."""
+        self._requests += 1
+        try:
+            yield
+        finally:
+            self._requests -= 1
+            self._last_use = time.monotonic()
+
+    async def watch_idleness(self) -> None:
+        """Set `idle` when nothing has used the broker for its idle timeout. Runs until cancelled."""
+        while True:
+            await asyncio.sleep(min(1.0, self._idle_timeout / 4))
+            if not self._requests and time.monotonic() - self._last_use > self._idle_timeout:
+                self.idle.set()
+
+    def session(self, access: Access, workspace: str) -> WorkspaceSession:
+        """Give the session of a workspace, the same one for all that use it."""
+        key = (access.account.key, workspace)
+        if key not in self.sessions:
+            self.sessions[key] = WorkspaceSession(
+                workspace,
+                busy=lambda: any(kernel.busy for kernel in self._kernels_of(key)),
+                lost=lambda reason: self._workspace_lost(key, reason),
+            )
+        return self.sessions[key]
+
+    def _kernels_of(self, key: tuple[str, str]) -> list[BrokerKernel]:
+        session = self.sessions.get(key)
+        return [kernel for kernel in self.kernels.values() if kernel.session is session]
+
+    def _workspace_lost(self, key: tuple[str, str], reason: str) -> None:
+        for kernel in self._kernels_of(key):
+            kernel.workspace_lost(reason)
+
+    async def connect(self, access: Access, name: str, *, start: bool, progress: Progress) -> dict[str, Any]:
+        """Connect to a workspace and tell what is there: `workspace`, `kernelspecs`, `connection`.
+
+        Raises:
+            CodespaceKernelsError: It cannot be had; says why.
+        """
+        provider = self._accounts.provider(access)
+        workspace = await provider.resolve(name)
+        session = self.session(access, workspace.name)
+        host = await session.connected(provider, progress, start=start)
+        specs = await host.kernelspecs()
+        return {
+            "workspace": {**workspace.to_json(), "state": WorkspaceState.RUNNING.value},
+            "connection": host.description,
+            "offers": host.offers,
+            "kernelspecs": {name: spec.to_json() for name, spec in specs.items()},
+        }
+
+    async def disconnect(self, access: Access, name: str) -> dict[str, Any]:
+        """Give up the connection to a workspace; its kernels end."""
+        session = self.sessions.pop((access.account.key, name), None)
+        if session is None:
+            return {"disconnected": False}
+        for kernel in [kernel for kernel in self.kernels.values() if kernel.session is session]:
+            await kernel.shutdown()
+        await session.close()
+        return {"disconnected": True}
+
+    def add_kernel(self, request: KernelRequest, emit: Callable[[dict[str, Any]], None]) -> BrokerKernel:
+        """Make a kernel for a handle; the caller starts and ends it."""
+        session = self.session(request.access, request.target.workspace)
+        kernel = BrokerKernel(request, session, self._accounts.provider(request.access), emit)
+        self.kernels[kernel.kernel_id] = kernel
+        return kernel
+
+    async def remove_kernel(self, kernel: BrokerKernel) -> None:
+        """End a kernel whose handle is gone."""
+        try:
+            await kernel.end()
+        finally:
+            self.kernels.pop(kernel.kernel_id, None)
+
+    def kernel(self, kernel_id: str) -> BrokerKernel:
+        """Find a kernel.
+
+        Raises:
+            KernelNotFoundError: There is none of that id.
+        """
+        try:
+            return self.kernels[kernel_id]
+        except KeyError:
+            raise KernelNotFoundError(f"The broker holds no kernel {kernel_id}. Restart it in the notebook.") from None
+
+    def about(self) -> dict[str, Any]:
+        """Tell who answers here."""
+        return {
+            "product": "codespace-kernels",
+            "version": __version__,
+            "pid": os.getpid(),
+            "started_at": self.started_at,
+            "idle_timeout": self._idle_timeout,
+        }
+
+    def status(self) -> dict[str, Any]:
+        """Tell what is connected and what each kernel is doing."""
+        return {
+            "broker": self.about(),
+            "workspaces": [session.to_json() for session in self.sessions.values()],
+            "kernels": [kernel.to_json() for kernel in self.kernels.values()],
+        }
+
+    async def close(self) -> None:
+        """End every kernel and every connection, each in bounded time."""
+        ends = [kernel.end() for kernel in self.kernels.values()]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(15):
+                await asyncio.gather(*ends, return_exceptions=True)
+        self.kernels.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(10):
+                await asyncio.gather(*(s.close() for s in self.sessions.values()), return_exceptions=True)
+                await self._accounts.close()

@@ -1,0 +1,172 @@
+"""The broker as front ends and the command line see it: found, or started, and asked."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+from codespace_kernels.broker.endpoint import UnixConnection, socket_path
+from codespace_kernels.broker.protocol import API, MAX_LINE
+from codespace_kernels.errors import BrokerError, error_from_json
+from codespace_kernels.progress import Progress, ProgressEvent, silent
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+START_TIMEOUT = 20.0
+"""Seconds for a new broker to answer."""
+
+CALL_TIMEOUT = 30.0
+"""Seconds for a short request."""
+
+_KEPT_VARIABLES = frozenset(
+    ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TEMP", "TMP", "SYSTEMROOT")
+    + ("APPDATA", "LOCALAPPDATA", "USERPROFILE", "CODESPACE_KERNELS_HOME", "VIRTUAL_ENV", "DBUS_SESSION_BUS_ADDRESS")
+    + ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "no_proxy", "all_proxy")
+    + ("SSL_CERT_FILE", "SSL_CERT_DIR")
+)
+_KEPT_PREFIXES = ("LC_", "XDG_", "PYTHON")
+
+
+def broker_environment(environment: Any = os.environ) -> dict[str, str]:
+    """Give the environment a broker is born with: no account, no address, no token, nothing of one front end."""
+    return {k: v for k, v in environment.items() if k in _KEPT_VARIABLES or k.startswith(_KEPT_PREFIXES)}
+
+
+class BrokerClient:
+    """Requests to this user's broker. Every method blocks: coroutines call it through a thread.
+
+    Args:
+        path: Of the broker's socket; by default this user's.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.path = path or socket_path()
+
+    def running(self) -> bool:
+        """Tell whether a broker answers."""
+        try:
+            self.call("GET", "", timeout=5.0)
+        except BrokerError:
+            return False
+        return True
+
+    def ensure(self) -> None:
+        """Start a broker unless one answers.
+
+        Raises:
+            BrokerError: It did not start; the text says why.
+        """
+        if self.running():
+            return
+        command = [sys.executable, "-m", "codespace_kernels.broker", "--daemon"]
+        try:
+            done = subprocess.run(
+                command,
+                env=broker_environment(),
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=START_TIMEOUT,
+                check=False,
+                cwd=os.path.expanduser("~"),  # noqa: PTH111  (a home that is gone must not raise here)
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise BrokerError(f"The broker did not start: {error}.") from None
+        if done.returncode != 0:
+            reason = done.stderr.decode(errors="replace").strip().splitlines()
+            raise BrokerError(f"The broker did not start: {reason[-1] if reason else f'exit code {done.returncode}'}")
+
+    def connect(self, timeout: float | None) -> UnixConnection:
+        """Open a connection.
+
+        Raises:
+            BrokerError: Nobody listens.
+        """
+        connection = UnixConnection(self.path, timeout)
+        try:
+            connection.connect()
+        except OSError as error:
+            raise BrokerError(f"No broker answers at {self.path} ({error.strerror or error}).") from None
+        return connection
+
+    def call(self, method: str, path: str, body: Any = None, *, timeout: float = CALL_TIMEOUT) -> Any:
+        """Make one short request and give its JSON answer.
+
+        Args:
+            method: HTTP method.
+            path: Below the API's version, without a leading slash.
+            body: Sent as JSON; None sends none.
+            timeout: Seconds.
+
+        Raises:
+            CodespaceKernelsError: What the broker answered, as it was raised there.
+            BrokerError: No broker, or no sound answer in time.
+        """
+        connection = self.connect(timeout)
+        try:
+            response = send(connection, method, path, body)
+            data = read_json(response)
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise BrokerError(f"The broker gave no sound answer to {method} /{API}/{path}: {error!r}.") from None
+        finally:
+            connection.close()
+        return check(response.status, data)
+
+    def stream(self, path: str, body: Any, progress: Progress = silent, *, timeout: float = 1800.0) -> dict[str, Any]:
+        """Make a long request: hand its progress on, give its result.
+
+        Raises:
+            CodespaceKernelsError: As `call`.
+        """
+        connection = self.connect(timeout)
+        try:
+            response = send(connection, "POST", path, body)
+            if response.status != 200:
+                check(response.status, read_json(response))
+            for event in events(response):
+                if event["event"] == "progress":
+                    progress(ProgressEvent.from_json(event["progress"]))
+                elif event["event"] == "error":
+                    raise error_from_json(event["error"])
+                elif event["event"] == "result":
+                    return dict(event["result"])
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise BrokerError(f"The broker gave no sound answer to POST /{API}/{path}: {error!r}.") from None
+        finally:
+            connection.close()
+        raise BrokerError(f"The broker ended in the middle of POST /{API}/{path}. Its log is beside its socket.")
+
+
+def send(connection: UnixConnection, method: str, path: str, body: Any) -> http.client.HTTPResponse:
+    """Send a request and give the response, its body unread."""
+    data = None if body is None else json.dumps(body).encode()
+    connection.request(method, f"/{API}/{path}", data, {"Content-Type": "application/json"})
+    return connection.getresponse()
+
+
+def read_json(response: http.client.HTTPResponse) -> Any:
+    """Read a whole JSON body."""
+    return json.loads(response.read() or b"null")
+
+
+def check(status: int, data: Any) -> Any:
+    """Give the answer's data, or raise the error that it carries."""
+    if status < 400:
+        return data
+    if isinstance(data, dict) and "error" in data:
+        raise error_from_json(data["error"])
+    raise BrokerError(
+        f"The broker answered with status {status}; it may be of another version. Run `codespace-kernels quit`."
+    )
+
+
+def events(response: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:
+    """Read a stream's events until it ends."""
+    while line := response.readline(MAX_LINE):
+        if line.strip():
+            yield json.loads(line)

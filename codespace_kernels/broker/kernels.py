@@ -1,0 +1,212 @@
+"""One kernel as the broker holds it: local sockets, the remote kernel behind them, and the handle that keeps it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from typing import TYPE_CHECKING, Any
+
+from codespace_kernels.bridge import KernelBridge, Ports
+from codespace_kernels.errors import CodespaceKernelsError, KernelError
+from codespace_kernels.progress import ProgressEvent
+from codespace_kernels.remote_kernel import KernelState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from codespace_kernels.broker.protocol import KernelRequest
+    from codespace_kernels.broker.workspaces import WorkspaceSession
+    from codespace_kernels.providers.base import Provider
+    from codespace_kernels.remote_kernel import RemoteKernel
+
+log = logging.getLogger(__name__)
+
+
+class BrokerKernel:
+    """A kernel from a handle's request to its end.
+
+    Args:
+        request: What the front end wants.
+        session: Of the workspace.
+        provider: Of the account.
+        emit: Takes each event for the handle's stream.
+    """
+
+    def __init__(
+        self,
+        request: KernelRequest,
+        session: WorkspaceSession,
+        provider: Provider,
+        emit: Callable[[dict[str, Any]], None],
+    ) -> None:
+        self.kernel_id = str(uuid.uuid4())
+        self.request = request
+        self.session = session
+        self.state = "waiting"
+        self.since = time.time()
+        self._provider = provider
+        self._emit = emit
+        self._bridge: KernelBridge | None = None
+        self._remote: RemoteKernel | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._changing = asyncio.Lock()
+
+    @property
+    def busy(self) -> bool:
+        """Whether the kernel is executing something."""
+        return self.state == "busy"
+
+    async def start(self) -> None:
+        """Bind the local sockets, then start the remote kernel behind them.
+
+        Raises:
+            CodespaceKernelsError: It did not start; nothing is left of it.
+        """
+        try:
+            request = self.request
+            ports = Ports(**request.ports) if request.ports else None
+            self._bridge = await KernelBridge.bind(
+                key=request.key.encode(),
+                signature_scheme=request.signature_scheme,
+                ports=ports,
+                ip=request.ip,
+                owner=self,
+            )
+            self._emit({"event": "bound", "kernel_id": self.kernel_id, "connection_info": self.connection_info()})
+            await self._start_remote(start_workspace=True)
+            self._emit({"event": "ready", "connection_info": self.connection_info()})
+        except BaseException:
+            await self.end()
+            raise
+
+    def connection_info(self) -> dict[str, Any]:
+        """Give the connection info of the local sockets, JSON-safe."""
+        if self._bridge is None:
+            raise KernelError("The kernel has no local sockets.")
+        info = dict(self._bridge.connection_info)
+        key = info["key"]
+        return {**info, "key": key.decode() if isinstance(key, bytes) else key}
+
+    async def _start_remote(self, *, start_workspace: bool) -> None:
+        host = await self.session.connected(self._provider, self._progress, start=start_workspace)
+        name = self.request.target.kernel
+        self._progress(ProgressEvent("kernel", f"Starting kernel {name} in {self.session.name}"))
+        self._remote = await host.start_kernel(name, kernel_id=self.kernel_id, env=self.request.env)
+        assert self._bridge is not None
+        self._bridge.attach(self._remote)
+        self._become("idle")
+
+    async def interrupt(self) -> None:
+        """Interrupt the kernel."""
+        await self._running().interrupt()
+
+    async def restart(self) -> None:
+        """Replace the kernel's process; a dead kernel is started anew behind the same local sockets.
+
+        A stopped workspace is not started: kernel managers restart dead kernels unasked, and that must not cost money.
+        """
+        async with self._changing:
+            if self.state == "dead" or self._remote is None:
+                if self._remote is not None:
+                    await self._remote.close()
+                    self._remote = None
+                await self._start_remote(start_workspace=False)
+            else:
+                await self._remote.restart()
+                self._become("idle")
+        self._emit({"event": "ready", "connection_info": self.connection_info()})
+
+    async def shutdown(self) -> None:
+        """End the remote kernel and tell the handle; the local sockets stay for a restart."""
+        async with self._changing:
+            await self._end_remote()
+        self._died("The kernel was shut down.")
+
+    async def end(self) -> None:
+        """End everything of this kernel: remote process and local sockets."""
+        for task in list(self._tasks):
+            task.cancel()
+        async with self._changing:
+            await self._end_remote()
+        bridge, self._bridge = self._bridge, None
+        if bridge is not None:
+            await bridge.close()
+        self._become("ended")
+
+    async def _end_remote(self) -> None:
+        remote, self._remote = self._remote, None
+        if remote is None:
+            return
+        if self._bridge is not None:
+            self._bridge.detach()
+        try:
+            await remote.shutdown()
+        except CodespaceKernelsError as error:
+            # The remote server ends kernels that nobody holds; the user has nothing to do about it.
+            log.warning("kernel %s: not ended in %s: %s", self.kernel_id, self.session.name, error)
+        await remote.close()
+
+    def _running(self) -> RemoteKernel:
+        if self._remote is None or self.state == "dead":
+            raise KernelError(f"The kernel in {self.session.name} is not running. Restart it.")
+        return self._remote
+
+    def workspace_lost(self, reason: str) -> None:
+        """Hear that the way to the workspace is gone for good."""
+        if self._remote is not None:
+            self._died(reason)
+
+    def shutdown_requested(self, *, restart: bool) -> None:
+        """Hear that a client asked the kernel to end (see `bridge.BridgeOwner`)."""
+        if restart and self.request.owner == "provisioner":
+            return  # its manager restarts it through the broker next
+        self._spawn(self.shutdown())
+
+    def execution_state_changed(self, state: str) -> None:
+        """Hear what the kernel is doing (see `bridge.BridgeOwner`)."""
+        if self.state != "dead":
+            self._become(state)
+
+    def kernel_state_changed(self, state: KernelState, reason: str) -> None:
+        """Hear how the remote kernel fares (see `bridge.BridgeOwner`)."""
+        if state is KernelState.DEAD:
+            self._died(reason or f"The kernel in {self.session.name} died.")
+        elif state is KernelState.RECONNECTING:
+            self._become("reconnecting")
+        elif state is KernelState.ALIVE and self.state in {"reconnecting", "restarting"}:
+            self._become("idle")
+
+    def output_may_be_missing(self, reason: str) -> None:
+        """Hear that output may have been lost (see `bridge.BridgeOwner`)."""
+        self._emit({"event": "notice", "message": reason})
+
+    def _died(self, reason: str) -> None:
+        self._become("dead")
+        self._emit({"event": "dead", "reason": reason})
+
+    def _progress(self, event: ProgressEvent) -> None:
+        self._emit({"event": "progress", "progress": event.to_json()})
+
+    def _become(self, state: str) -> None:
+        if state != self.state:
+            self.state, self.since = state, time.time()
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def to_json(self) -> dict[str, Any]:
+        """Give what `status` shows; no key, no credentials."""
+        return {
+            "id": self.kernel_id,
+            "workspace": self.session.name,
+            "kernel": self.request.target.kernel,
+            "state": self.state,
+            "since": self.since,
+            "session": self.request.session,
+            "owner": self.request.owner,
+            "messages": self._bridge.stats.to_json() if self._bridge else {},
+        }

@@ -1,0 +1,116 @@
+"""What front ends and the broker say to each other: HTTP/1.1 with JSON on a Unix socket.
+
+Long requests answer with a stream of JSON objects, one a line, each with an `event`: `progress` any number of times,
+then one `result` or `error`. The stream of `POST /v1/kernels` goes on after its `ready`: that open request *is* the
+handle, and the kernel lives as long as it (`bound`, `progress`, `ready`, then `dead`, `notice` or `error`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from codespace_kernels.target import Account, Target
+
+API = "v1"
+"""First path segment of every request; a broker of another version answers 404 to it."""
+
+MAX_LINE = 64 * 1024 * 1024
+"""Bytes. No line of a stream is longer."""
+
+CREDENTIAL_VARIABLES = (
+    "GH_TOKEN",
+    "GITHUB_TOKEN",
+    "GH_ENTERPRISE_TOKEN",
+    "GITHUB_ENTERPRISE_TOKEN",
+    "GH_CONFIG_DIR",
+    "XDG_CONFIG_HOME",
+    "HOME",
+    "APPDATA",
+    "PATH",
+    "DBUS_SESSION_BUS_ADDRESS",
+    "PYTHON_KEYRING_BACKEND",
+)
+"""What a handle passes on so that tokens are looked up as in the front end's own environment."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Access:
+    """Whose workspaces a request means, and where its token may be found. Never logged.
+
+    Attributes:
+        account: The account.
+        environment: The caller's `CREDENTIAL_VARIABLES`.
+        transport: `auto`, `tunnel` or `gh`: how to reach a codespace.
+    """
+
+    account: Account
+    environment: dict[str, str] = dataclasses.field(default_factory=dict, repr=False)
+    transport: str = "auto"
+
+    @classmethod
+    def of(cls, account: Account, environment: Any, transport: str = "auto") -> Access:
+        """Take from a whole environment only what finding a token needs."""
+        kept = {name: environment[name] for name in CREDENTIAL_VARIABLES if environment.get(name)}
+        return cls(account, kept, transport)
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the JSON form, environment included: for the broker's private socket only."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Access:
+        """Rebuild from `to_json`.
+
+        Raises:
+            KeyError, TypeError: Not of that form.
+        """
+        environment = {str(k): str(v) for k, v in dict(data.get("environment") or {}).items()}
+        return cls(Account(**data["account"]), environment, str(data.get("transport") or "auto"))
+
+
+@dataclasses.dataclass(frozen=True)
+class KernelRequest:
+    """A front end's wish for a kernel.
+
+    Attributes:
+        target: Which kernelspec of which workspace.
+        access: Whose, and how a token is found.
+        owner: `provisioner` (its kernel manager restarts it through the broker) or `launcher` (a restart is a new
+            request).
+        key: The connection file's signing key.
+        signature_scheme: As in the connection file.
+        ip: Where the local sockets listen.
+        ports: `shell_port`, `iopub_port`, `stdin_port`, `control_port`, `hb_port`, or empty: the broker chooses.
+        env: Variables for the kernel's process.
+        session: What the front end calls it (a notebook's path), for the status.
+    """
+
+    target: Target
+    access: Access
+    owner: str = "provisioner"
+    key: str = dataclasses.field(default="", repr=False)
+    signature_scheme: str = "hmac-sha256"
+    ip: str = "127.0.0.1"
+    ports: dict[str, int] = dataclasses.field(default_factory=dict)
+    env: dict[str, str] = dataclasses.field(default_factory=dict)
+    session: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the JSON form, for the broker's private socket only."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> KernelRequest:
+        """Rebuild from `to_json`.
+
+        Raises:
+            KeyError, TypeError: Not of that form.
+        """
+        target = dict(data["target"])
+        values = {
+            **data,
+            "target": Target(Account(**target["account"]), target["workspace"], target["kernel"]),
+            "access": Access.from_json(data["access"]),
+        }
+        return cls(**values)

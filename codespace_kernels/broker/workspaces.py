@@ -1,0 +1,187 @@
+"""One workspace as the broker holds it: a connection, the server behind it, and the mending of both."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import enum
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+from codespace_kernels.broker.hosts import KernelHost, open_host
+from codespace_kernels.errors import CodespaceKernelsError, WorkspaceConnectionError, WorkspaceStoppedError
+from codespace_kernels.progress import Progress, ProgressEvent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from codespace_kernels.providers.base import Provider
+
+log = logging.getLogger(__name__)
+
+RECONNECT_DELAYS = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0)
+"""Seconds before each try to mend a connection; the last one repeats."""
+
+ACTIVITY_INTERVAL = 60.0
+"""Seconds between activity notices while a kernel is busy; GitHub's own client sends one a minute."""
+
+
+class SessionState(enum.Enum):
+    """What a workspace session is doing."""
+
+    IDLE = "not connected"
+    CONNECTING = "connecting"
+    CONNECTED = "connected"
+    RECONNECTING = "reconnecting"
+
+
+class WorkspaceSession:
+    """One workspace: connected once, shared by all kernels and front ends.
+
+    Args:
+        name: The provider's name of the workspace.
+        busy: Tells whether a kernel of this workspace is busy now.
+        lost: Called with a sentence when the way to the workspace is gone for good.
+    """
+
+    def __init__(self, name: str, *, busy: Callable[[], bool], lost: Callable[[str], None]) -> None:
+        self.name = name
+        self.state = SessionState.IDLE
+        self.doing = ""
+        self.since = time.time()
+        self.provider: Provider | None = None
+        self.host: KernelHost | None = None
+        self._busy = busy
+        self._lost = lost
+        self._listeners: set[Progress] = set()
+        self._attempt: asyncio.Task[KernelHost] | None = None
+        self._waiting = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def connected(self, provider: Provider, progress: Progress, *, start: bool = True) -> KernelHost:
+        """Give the host of the workspace's kernels, connecting first where that is needed.
+
+        Callers that come meanwhile share one attempt; it is cancelled when the last of them has gone.
+
+        Raises:
+            CodespaceKernelsError: The workspace cannot be had; says why.
+        """
+        if self.host is not None and self.state is SessionState.CONNECTED:
+            return self.host
+        if self._attempt is None or self._attempt.done():
+            self._attempt = asyncio.create_task(self._connect(provider, start=start))
+        attempt = self._attempt
+        self._listeners.add(progress)
+        self._waiting += 1
+        try:
+            return await asyncio.shield(attempt)
+        finally:
+            self._listeners.discard(progress)
+            self._waiting -= 1
+            if self._waiting == 0 and not attempt.done():
+                attempt.cancel()
+
+    async def _connect(self, provider: Provider, *, start: bool) -> KernelHost:
+        if self.host is not None:
+            await self.host.reconnected()
+            return self.host
+        self._become(SessionState.CONNECTING)
+        try:
+            await provider.ensure_running(self.name, self._report, start=start)
+            self.host = await open_host(provider, self.name, self._report)
+        except BaseException:
+            self._become(SessionState.IDLE)
+            raise
+        self.provider = provider
+        self._become(SessionState.CONNECTED)
+        self._spawn(self._look_after(self.host, provider))
+        return self.host
+
+    async def _look_after(self, host: KernelHost, provider: Provider) -> None:
+        """Mend the connection each time it breaks, until the workspace is gone or nobody needs it."""
+        notices = asyncio.create_task(self._send_activity(provider))
+        try:
+            while True:
+                reason = await host.disconnected()
+                log.warning("%s: connection lost: %s", self.name, reason)
+                self._become(SessionState.RECONNECTING)
+                if not await self._mend(host, provider):
+                    return
+                self._become(SessionState.CONNECTED)
+        finally:
+            notices.cancel()
+
+    async def _mend(self, host: KernelHost, provider: Provider) -> bool:
+        for attempt in range(10_000):
+            await asyncio.sleep(RECONNECT_DELAYS[min(attempt, len(RECONNECT_DELAYS) - 1)])
+            try:
+                await provider.ensure_running(self.name, self._report, start=False)
+                await host.reconnect(provider, self._report)
+            except WorkspaceConnectionError as error:
+                log.info("%s: still not reachable: %s", self.name, error)
+            except WorkspaceStoppedError:
+                await self.drop(f"Codespace {self.name} was stopped; its kernels ended with it. Restart the kernel.")
+                return False
+            except CodespaceKernelsError as error:
+                await self.drop(str(error))
+                return False
+            else:
+                return True
+        return False
+
+    async def _send_activity(self, provider: Provider) -> None:
+        while True:
+            await asyncio.sleep(ACTIVITY_INTERVAL)
+            if self._busy() and self.state is SessionState.CONNECTED:
+                try:
+                    await provider.notify_activity(self.name)
+                except CodespaceKernelsError as error:
+                    log.warning("%s: activity notice failed: %s", self.name, error)
+
+    async def drop(self, reason: str) -> None:
+        """Give the connection up; kernels of this workspace hear `reason`."""
+        host, self.host = self.host, None
+        self._become(SessionState.IDLE)
+        self._lost(reason)
+        if host is not None:
+            await host.close()
+
+    async def close(self) -> None:
+        """Close the connection and stop mending it."""
+        if self._attempt is not None:
+            self._attempt.cancel()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        host, self.host = self.host, None
+        self._become(SessionState.IDLE)
+        if host is not None:
+            await host.close()
+
+    def to_json(self) -> dict[str, Any]:
+        """Give what `status` shows."""
+        return {
+            "name": self.name,
+            "state": self.state.value,
+            "doing": self.doing,
+            "since": self.since,
+            "connection": self.host.description if self.host else "",
+            "round_trip": self.host.round_trip if self.host else None,
+        }
+
+    def _become(self, state: SessionState) -> None:
+        if state is not self.state:
+            self.state, self.since = state, time.time()
+        self.doing = ""
+
+    def _report(self, event: ProgressEvent) -> None:
+        self.doing = event.message
+        for listener in list(self._listeners):
+            with contextlib.suppress(Exception):
+                listener(event)
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

@@ -1,0 +1,163 @@
+"""Kernelspecs on disk: the product's face in every front end.
+
+One folder for each kernel of a workspace, in the user's own kernels folder, the only one that every front end reads.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from jupyter_core.paths import jupyter_data_dir
+
+from codespace_kernels import __version__
+from codespace_kernels.errors import SettingsError
+from codespace_kernels.target import Target
+
+if TYPE_CHECKING:
+    from codespace_kernels.providers.base import Workspace
+    from codespace_kernels.remote_kernel import RemoteKernelSpec
+    from codespace_kernels.target import Account
+
+PREFIX = "cs-"
+ARGV = ["codespace-kernel", "-f", "{connection_file}"]
+"""Exactly this: a further argument makes VS Code rewrite the kernel's name and forget which notebook used it."""
+
+_IMPLEMENTATION = re.compile(r"\s*\((ipykernel|xpython|xeus-python)\)$", re.IGNORECASE)
+
+
+def kernels_dir() -> Path:
+    """Give the user's kernels folder."""
+    return Path(jupyter_data_dir()) / "kernels"
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-.") or "kernel"
+
+
+class InstalledSpec(NamedTuple):
+    """A spec that this package wrote: what it means, and the repository of its workspace (empty where unknown)."""
+
+    target: Target
+    repository: str
+
+
+def installed() -> dict[str, InstalledSpec]:
+    """Find the specs that this package wrote, by spec name. Others' specs are left alone, unreadable ones too."""
+    found = {}
+    for file in sorted(kernels_dir().glob(f"{PREFIX}*/kernel.json")):
+        try:
+            spec = json.loads(file.read_text())
+            about = spec["metadata"]["codespace_kernels"]
+            found[file.parent.name] = InstalledSpec(Target.from_env(spec["env"]), str(about.get("repository", "")))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, SettingsError):
+            continue
+    return found
+
+
+def spec_name(target: Target, workspace: Workspace, taken: dict[str, InstalledSpec]) -> str:
+    """Give the folder name of a target's spec: `cs-octocat-ml-python3`.
+
+    A spec that is there for this target keeps its name, since notebooks remember it. Two codespaces of one repository
+    are told apart by the codespace's own name.
+    """
+    for name, other in taken.items():
+        if other.target == target:
+            return name
+    name = PREFIX + _slug(f"{workspace.repository or workspace.name}-{target.kernel}")
+    return name if name not in taken else PREFIX + _slug(f"{workspace.name}-{target.kernel}")
+
+
+def display_name(remote: RemoteKernelSpec, workspace: Workspace, *, others: bool) -> str:
+    """Give what pickers show: "Python 3 · octocat/ml (codespace)".
+
+    Args:
+        remote: The kernelspec in the workspace.
+        workspace: Where it is.
+        others: Whether another workspace of the repository has specs too; then the workspace's title is shown, for VS
+            Code merges specs of equal names.
+    """
+    kernel = _IMPLEMENTATION.sub("", remote.display_name)
+    place = workspace.repository or workspace.title
+    if others and workspace.repository:
+        place = f"{place}: {workspace.title}"
+    return f"{kernel} · {place} (codespace)"
+
+
+def spec_content(target: Target, remote: RemoteKernelSpec, shown: str, repository: str = "") -> dict[str, Any]:
+    """Give the content of a `kernel.json`. Nothing in it is secret or changes while the kernel runs."""
+    programs = str(Path(sys.executable).parent)
+    metadata = {
+        **{key: value for key, value in remote.metadata.items() if key == "debugger"},
+        "kernel_provisioner": {"provisioner_name": "codespace-kernels", "config": {}},
+        "codespace_kernels": {"version": __version__, "repository": repository},
+    }
+    return {
+        "argv": ARGV,
+        "display_name": shown,
+        "language": remote.language,
+        "interrupt_mode": "message",
+        # The launcher is found by PATH: an absolute path into an environment makes VS Code take it for a Python.
+        "env": {**target.to_env(), "PATH": f"{programs}{os.pathsep}${{PATH}}"},
+        "metadata": metadata,
+    }
+
+
+def write(workspace: Workspace, targets: dict[Target, RemoteKernelSpec]) -> dict[str, Path]:
+    """Write a spec for each target of one workspace.
+
+    Returns:
+        Folder of each spec, by spec name.
+
+    Raises:
+        SettingsError: The kernels folder cannot be written.
+    """
+    taken = installed()
+    others = any(
+        spec.repository == workspace.repository and spec.target.workspace != workspace.name for spec in taken.values()
+    )
+    written = {}
+    for target, remote in targets.items():
+        name = spec_name(target, workspace, taken)
+        content = spec_content(target, remote, display_name(remote, workspace, others=others), workspace.repository)
+        written[name] = _write_folder(name, content, remote.resources)
+        taken[name] = InstalledSpec(target, workspace.repository)
+    return written
+
+
+def _write_folder(name: str, content: dict[str, Any], resources: dict[str, bytes]) -> Path:
+    """Write a spec's folder beside its place and move it there, so that no front end reads half of it."""
+    folder = kernels_dir() / name
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        fresh = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=folder.parent))
+        try:
+            fresh.chmod(0o755)
+            (fresh / "kernel.json").write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+            for resource, data in resources.items():
+                (fresh / Path(resource).name).write_bytes(data)
+            if folder.exists():
+                shutil.rmtree(folder)
+            fresh.rename(folder)
+        except BaseException:
+            shutil.rmtree(fresh, ignore_errors=True)
+            raise
+    except OSError as error:
+        raise SettingsError(f"Cannot write the kernelspec {folder}: {error.strerror}.") from None
+    return folder
+
+
+def remove(workspace: str, account: Account) -> list[str]:
+    """Remove the specs of a workspace; give their names."""
+    removed = []
+    for name, spec in installed().items():
+        if spec.target.workspace == workspace and spec.target.account == account:
+            shutil.rmtree(kernels_dir() / name, ignore_errors=True)
+            removed.append(name)
+    return removed

@@ -1,0 +1,155 @@
+"""The kernel provisioner: what JupyterLab, nbconvert, papermill and every other user of jupyter_client runs.
+
+It is a thin handle on the broker. Contract: `jupyter_client.provisioning.KernelProvisionerBase`; the order of calls was
+measured with jupyter_client 8.10. `kill` is told `restart=False` even when a restart follows (its issue 1061), so what
+happens to the remote kernel is decided in `cleanup`, the last call of a stop and the first that knows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from typing import Any, cast
+
+from jupyter_client.connect import KernelConnectionInfo
+from jupyter_client.provisioning.provisioner_base import KernelProvisionerBase
+from traitlets import Enum, Float
+
+from codespace_kernels.broker.handle import KernelHandle
+from codespace_kernels.broker.protocol import Access, KernelRequest
+from codespace_kernels.errors import CodespaceKernelsError, WaitTimeoutError
+from codespace_kernels.progress import ProgressEvent
+from codespace_kernels.target import Target
+
+PASSED_ON = ("JPY_SESSION_NAME", "PYDEVD_IPYTHON_COMPATIBLE_DEBUGGING")
+"""The only variables of the front end that reach the remote kernel: the rest may be secret."""
+
+
+class CodespaceProvisioner(KernelProvisionerBase):
+    """Runs a kernel in a codespace and makes it look like a local one."""
+
+    start_timeout = Float(
+        900.0,
+        config=True,
+        help="Seconds to wait for the codespace and the kernel in it to start. A cold codespace takes minutes.",
+    )
+    transport = Enum(
+        ["auto", "tunnel", "gh"],
+        default_value="auto",
+        config=True,
+        help="How to reach the codespace: 'tunnel' (pure Python), 'gh' (`gh codespace ssh --stdio`), or 'auto'.",
+    )
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.connection_info = {}  # jupyter_client's default is one dict shared by all provisioners
+        self._handle: KernelHandle | None = None
+        self._stopping = False
+
+    @property
+    def has_process(self) -> bool:
+        """Whether there is a kernel to manage."""
+        return self._handle is not None
+
+    async def pre_launch(self, **kwargs: Any) -> dict[str, Any]:
+        """Prepare the launch; the command is shown in logs only, nothing local is run."""
+        kwargs.pop("extra_arguments", None)
+        kwargs.pop("transport_encryption", None)
+        return await super().pre_launch(cmd=list(self.kernel_spec.argv), **kwargs)
+
+    async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> KernelConnectionInfo:
+        """Start the kernel, or restart it behind the same local ports.
+
+        Raises:
+            CodespaceKernelsError: It did not start; one or two sentences say why. Nothing is left running.
+        """
+        self._stopping = False
+        try:
+            if self._handle is not None and self._handle.kernel_id:
+                await asyncio.to_thread(self._handle.restart)
+                info = self.connection_info
+            else:
+                info = await self._start(kwargs.get("env") or dict(os.environ))
+        except BaseException:
+            # jupyter_client calls neither `kill` nor `cleanup` after a failed launch.
+            self._let_go()
+            raise
+        self.connection_info = info
+        return info
+
+    async def _start(self, env: dict[str, str]) -> KernelConnectionInfo:
+        session = getattr(self.parent, "session", None)
+        target = Target.from_env({**env, **self.kernel_spec.env})
+        request = KernelRequest(
+            target=target,
+            access=Access.of(target.account, env, self.transport),
+            key=session.key.decode() if session is not None else "",
+            signature_scheme=session.signature_scheme if session is not None else "hmac-sha256",
+            ip=getattr(self.parent, "ip", "") or "127.0.0.1",
+            env={name: env[name] for name in PASSED_ON if name in env},
+            session=env.get("JPY_SESSION_NAME", ""),
+        )
+        self._handle = KernelHandle(request, self._report)
+        try:
+            info = await asyncio.wait_for(asyncio.wrap_future(self._handle.ready), self.start_timeout)
+        except TimeoutError:
+            raise WaitTimeoutError.after(
+                f"kernel {target.kernel} in {target.workspace}",
+                self.start_timeout,
+                "Look at `codespace-kernels status`, or raise CodespaceProvisioner.start_timeout.",
+            ) from None
+        return cast("KernelConnectionInfo", {**info, "key": info["key"].encode()})
+
+    def _report(self, event: ProgressEvent) -> None:
+        self.log.info("%s", event.message)
+
+    async def poll(self) -> int | None:
+        """Tell whether the kernel lives: None, or an exit code. Asks nobody, so it is cheap and never fails."""
+        if self._handle is None or self._stopping:
+            return 0
+        return None if self._handle.alive else 1
+
+    async def wait(self) -> int | None:
+        """Wait for the end of the kernel, at most as long as a kernel manager waits."""
+        if self._handle is not None and not self._stopping:
+            await asyncio.wait({asyncio.wrap_future(self._handle.ended)}, timeout=5.0)
+        return await self.poll()
+
+    async def send_signal(self, signum: int) -> None:
+        """Interrupt the kernel on SIGINT; a signal that ends a process ends the kernel; 0 asks for life only."""
+        if self._handle is None:
+            return
+        if signum == signal.SIGINT:
+            await self._quietly(self._handle.interrupt)
+        elif signum in {signal.SIGTERM, getattr(signal, "SIGKILL", signal.SIGTERM)}:
+            self._stopping = True
+
+    async def kill(self, restart: bool = False) -> None:
+        """Note that the kernel is to end; `cleanup` does it, because only it knows whether a restart follows."""
+        self._stopping = True
+
+    async def terminate(self, restart: bool = False) -> None:
+        """As `kill`: a remote kernel is ended by its server, politely first."""
+        self._stopping = True
+
+    async def shutdown_requested(self, restart: bool = False) -> None:
+        """Note that the kernel is to end, so that nobody waits for a process that is about to be replaced."""
+        self._stopping = True
+
+    async def cleanup(self, restart: bool = False) -> None:
+        """Let go of the kernel, unless it is about to be restarted."""
+        if not restart:
+            self._let_go()
+
+    async def _quietly(self, action: Any) -> None:
+        try:
+            await asyncio.to_thread(action)
+        except CodespaceKernelsError as error:
+            # Every stop begins with an interrupt; one of a dead kernel must not stop the stop.
+            self.log.warning("%s", error)
+
+    def _let_go(self) -> None:
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            handle.close()

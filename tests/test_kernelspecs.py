@@ -1,0 +1,83 @@
+import json
+from pathlib import Path
+
+import pytest
+from jupyter_client.kernelspec import KernelSpecManager
+
+from codespace_kernels import kernelspecs
+from codespace_kernels.errors import SettingsError
+from codespace_kernels.providers.base import Workspace, WorkspaceState
+from codespace_kernels.remote_kernel import RemoteKernelSpec
+from codespace_kernels.target import Account, Target
+
+ACCOUNT = Account(api_url="http://127.0.0.1:8000")
+PYTHON = RemoteKernelSpec("python3", "Python 3 (ipykernel)", "python", metadata={"debugger": True, "other": 1},
+                          resources={"logo-64x64.png": b"\x89PNG"})  # fmt: skip
+
+
+def workspace(name="hello-abc", title="hello", repository="octocat/ml"):
+    return Workspace(name, title, WorkspaceState.RUNNING, "Available", repository=repository)
+
+
+@pytest.fixture(autouse=True)
+def data_dir(tmp_path, monkeypatch):
+    monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "data"))
+
+
+def write(place, kernel="python3", remote=PYTHON):
+    return kernelspecs.write(place, {Target(ACCOUNT, place.name, kernel): remote})
+
+
+def test_front_ends_read_it():
+    (name,) = write(workspace())
+    spec = KernelSpecManager().get_kernel_spec(name)
+    assert name == "cs-octocat-ml-python3"
+    assert spec.display_name == "Python 3 · octocat/ml (codespace)"
+    assert spec.argv == ["codespace-kernel", "-f", "{connection_file}"]
+    assert (spec.language, spec.interrupt_mode) == ("python", "message")
+    assert spec.metadata["kernel_provisioner"]["provisioner_name"] == "codespace-kernels"
+    assert spec.metadata["debugger"] is True
+    assert Target.from_env(spec.env) == Target(ACCOUNT, "hello-abc", "python3")
+    assert (Path(spec.resource_dir) / "logo-64x64.png").read_bytes() == b"\x89PNG"
+
+
+def test_writing_again_keeps_the_name():
+    assert write(workspace()) == write(workspace())
+    assert len(kernelspecs.installed()) == 1
+
+
+def test_two_codespaces_of_one_repository_are_told_apart():
+    (first,) = write(workspace())
+    (second,) = write(workspace("hello-xyz", "bookish waffle"))
+    names = {KernelSpecManager().get_kernel_spec(name).display_name for name in (first, second)}
+    assert names == {"Python 3 · octocat/ml (codespace)", "Python 3 · octocat/ml: bookish waffle (codespace)"}
+
+
+def test_remove_takes_only_what_is_meant():
+    write(workspace())
+    (kept,) = write(workspace("other-1", "other", "octocat/other"))
+    foreign = kernelspecs.kernels_dir() / "cs-mine"
+    foreign.mkdir()
+    (foreign / "kernel.json").write_text(json.dumps({"argv": ["x"], "display_name": "x", "env": {}}))
+    assert kernelspecs.remove("hello-abc", ACCOUNT) == ["cs-octocat-ml-python3"]
+    assert set(kernelspecs.installed()) == {kept}
+    assert foreign.exists()
+
+
+def test_torn_spec_is_no_obstacle():
+    (name,) = write(workspace())
+    (kernelspecs.kernels_dir() / name / "kernel.json").write_text('{"argv": ')
+    assert write(workspace()).keys() == {name}
+    assert kernelspecs.installed()[name].repository == "octocat/ml"
+
+
+def test_folder_that_cannot_be_written(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "file"))
+    with pytest.raises(SettingsError, match="kernelspec"):
+        write(workspace())
+
+
+def test_target_is_missing_from_env():
+    with pytest.raises(SettingsError, match="CODESPACE_KERNELS_WORKSPACE"):
+        Target.from_env({})
