@@ -24,18 +24,21 @@ START_TIMEOUT = 20.0
 CALL_TIMEOUT = 30.0
 """Seconds for a short request."""
 
-_KEPT_VARIABLES = frozenset(
-    ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TEMP", "TMP", "SYSTEMROOT")
-    + ("APPDATA", "LOCALAPPDATA", "USERPROFILE", "CODESPACE_KERNELS_HOME", "VIRTUAL_ENV", "DBUS_SESSION_BUS_ADDRESS")
-    + ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "no_proxy", "all_proxy")
-    + ("SSL_CERT_FILE", "SSL_CERT_DIR")
-)
+_SYSTEM_VARIABLES = frozenset(
+    ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TEMP", "TMP", "SYSTEMROOT",
+     "APPDATA", "LOCALAPPDATA", "USERPROFILE", "CODESPACE_KERNELS_HOME", "VIRTUAL_ENV", "DBUS_SESSION_BUS_ADDRESS")
+)  # fmt: skip
+_NETWORK_VARIABLES = frozenset(
+    ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "no_proxy", "all_proxy",
+     "SSL_CERT_FILE", "SSL_CERT_DIR")
+)  # fmt: skip
 _KEPT_PREFIXES = ("LC_", "XDG_", "PYTHON")
 
 
 def broker_environment(environment: Any = os.environ) -> dict[str, str]:
     """Give the environment a broker is born with: no account, no address, no token, nothing of one front end."""
-    return {k: v for k, v in environment.items() if k in _KEPT_VARIABLES or k.startswith(_KEPT_PREFIXES)}
+    kept = _SYSTEM_VARIABLES | _NETWORK_VARIABLES
+    return {k: v for k, v in environment.items() if k in kept or k.startswith(_KEPT_PREFIXES)}
 
 
 class BrokerClient:
