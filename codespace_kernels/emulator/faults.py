@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
+from codespace_kernels.emulator.models import CodespaceState
 from codespace_kernels.errors import EmulatorError
 
 OptionValue = str | int | float
@@ -21,23 +22,35 @@ class FaultKind:
         description: For `emulator fault --help`.
         options: Name and default of every option; the default's type is the option's type. Every kind also takes
             `count`: how often the fault strikes before it is gone (0: until it is cleared).
+        choices: The only values that an option may have.
     """
 
     description: str
     options: Options = dataclasses.field(default_factory=dict)
+    choices: Mapping[str, Collection[OptionValue]] = dataclasses.field(default_factory=dict)
 
+
+OPERATIONS = (
+    "list", "get", "get-internal", "create", "start", "stop", "patch", "delete", "codespace-machines",
+    "repository", "repository-list", "new", "devcontainers", "machines", "permissions-check", "contents",
+    "user", "rate-limit", "other",
+)  # fmt: skip
+"""What a request to the REST API does; `get-internal` is the form with `internal=true`."""
 
 _ON: dict[str, str] = {"on": ""}
 
 KINDS: dict[str, FaultKind] = {
     "slow-start": FaultKind("starting takes this many seconds more", {"seconds": 10.0}),
-    "state": FaultKind("the codespace is in this state, whatever it does", {"state": "Failed"}),
+    "state": FaultKind(
+        "the codespace is in this state, whatever it does", {"state": "Failed"}, {"state": list(CodespaceState)}
+    ),
     "permissions": FaultKind("create answers 401 with allow_permissions_url"),
     "payment": FaultKind("start (or what `on` names) answers 402", {"on": "start"}),
     "sso": FaultKind("403 with an X-GitHub-SSO address", _ON),
     "rate-limit": FaultKind(
         "the primary or secondary limit is used up; retry_after in seconds, -1 sends no header",
         {"limit": "primary", "status": 403, "retry_after": -1, "reset_in": 60, **_ON},
+        {"limit": ("primary", "secondary"), "status": (403, 429)},
     ),
     "conflict": FaultKind("409", {"on": "start"}),
     "unprocessable": FaultKind("422", {"on": "create,patch", "field": "machine", "code": "invalid", "message": ""}),
@@ -54,8 +67,7 @@ KINDS: dict[str, FaultKind] = {
     "token-expired": FaultKind("the tunnel tokens have expired"),
     "create-accepted": FaultKind("create answers 202 and goes on in the background"),
 }
-"""All kinds of fault. `on` names the operations that are struck, separated by commas (empty: all): the names of
-`rest.OPERATIONS`, such as `list`, `get`, `create`, `start`, `stop`, `delete`, `patch`."""
+"""All kinds of fault. `on` names the `OPERATIONS` that are struck, separated by commas (empty: all)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,10 +207,21 @@ def _checked(kind: str, options: Options) -> dict[str, OptionValue]:
     for name in options:
         if name not in defaults:
             raise EmulatorError(f"Fault {kind!r} has no option {name!r}. It takes: {', '.join(defaults)}.")
-    return {
+    values = {
         name: _converted(kind, name, options[name], type(default)) if name in options else default
         for name, default in defaults.items()
     }
+    for name, choices in _kind(kind).choices.items():
+        _check_choice(kind, name, values[name], choices)
+    for operation in filter(None, str(values.get("on", "")).split(",")):
+        _check_choice(kind, "on", operation, OPERATIONS)
+    return values
+
+
+def _check_choice(kind: str, name: str, value: OptionValue, choices: Collection[OptionValue]) -> None:
+    if value not in choices:
+        allowed = ", ".join(str(choice) for choice in choices)
+        raise EmulatorError(f"Option {name!r} of fault {kind!r} is one of {allowed}, not {value!r}.")
 
 
 def _converted(kind: str, name: str, value: OptionValue, wanted: type) -> OptionValue:
