@@ -31,7 +31,7 @@ def main() -> int:
         serve(lambda _: None)
     except BrokerError as error:
         print(error, file=sys.stderr)  # noqa: T201  (a program's own message)
-        return 1
+        return error.exit_code
     return 0
 
 

@@ -67,11 +67,9 @@ class ApiHandler(tornado.web.RequestHandler):
             self.set_status(400)
             self.finish({"error": SettingsError(f"The request lacks or misspells {error}.").to_json()})
         else:
-            text = (
-                f"The broker failed inside ({error!r})."
-                if error
-                else f"The broker has no such request ({status_code})."
-            )
+            foreign = error is not None and not isinstance(error, tornado.web.HTTPError)
+            unknown = f"The broker has no such request ({self.request.method} {self.request.path})."
+            text = f"The broker failed inside ({error!r}). Its log says more." if foreign else unknown
             self.finish({"error": BrokerError(text).to_json()})
 
     def log_exception(self, typ: Any, value: Any, tb: Any) -> None:

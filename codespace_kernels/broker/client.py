@@ -7,10 +7,11 @@ import json
 import os
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 from codespace_kernels.broker.endpoint import UnixConnection, socket_path
-from codespace_kernels.broker.protocol import API, MAX_LINE
+from codespace_kernels.broker.protocol import ALREADY_RUNNING, API, MAX_LINE
 from codespace_kernels.errors import BrokerError, error_from_json
 from codespace_kernels.progress import Progress, ProgressEvent, silent
 
@@ -65,24 +66,31 @@ class BrokerClient:
         Raises:
             BrokerError: It did not start; the text says why.
         """
-        if self.running():
-            return
-        command = [sys.executable, "-m", "codespace_kernels.broker", "--daemon"]
+        deadline = time.monotonic() + START_TIMEOUT
+        while not self.running():
+            code, reason = self._start()
+            if code == 0:
+                return
+            # Somebody else's broker may hold the lock and not listen yet.
+            if code != ALREADY_RUNNING or time.monotonic() > deadline:
+                raise BrokerError(f"The broker did not start: {reason}")
+            time.sleep(0.05)
+
+    def _start(self) -> tuple[int, str]:
+        """Start a broker; give its starter's exit code and its last words."""
         try:
             done = subprocess.run(
-                command,
+                [sys.executable, "-m", "codespace_kernels.broker", "--daemon"],
                 env=broker_environment(),
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 timeout=START_TIMEOUT,
                 check=False,
-                cwd=os.path.expanduser("~"),  # noqa: PTH111  (a home that is gone must not raise here)
             )
         except (OSError, subprocess.TimeoutExpired) as error:
-            raise BrokerError(f"The broker did not start: {error}.") from None
-        if done.returncode != 0:
-            reason = done.stderr.decode(errors="replace").strip().splitlines()
-            raise BrokerError(f"The broker did not start: {reason[-1] if reason else f'exit code {done.returncode}'}")
+            return 1, str(error)
+        words = done.stderr.decode(errors="replace").strip().splitlines()
+        return done.returncode, words[-1] if words else f"exit code {done.returncode}"
 
     def connect(self, timeout: float | None) -> UnixConnection:
         """Open a connection.

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import filelock
 
 from codespace_kernels.broker.endpoint import socket_path
+from codespace_kernels.broker.protocol import ALREADY_RUNNING
 from codespace_kernels.errors import BrokerError
 from codespace_kernels.settings import state_dir
 
@@ -24,6 +25,12 @@ if TYPE_CHECKING:
 
 LOG_BYTES = 5_000_000
 """Size at which the log is rotated; one old file is kept."""
+
+
+class AlreadyRunningError(BrokerError):
+    """Another broker of this user is alive."""
+
+    exit_code = ALREADY_RUNNING
 
 
 def log_path() -> Path:
@@ -77,7 +84,7 @@ def run_daemon(serve: Callable[[Callable[[str], None]], None]) -> int:
         if answer == "ok":
             return 0
         print(answer or f"It ended at once; see {log_path()}.", file=sys.stderr)  # noqa: T201  (read by who started us)
-        return 1
+        return ALREADY_RUNNING if answer.startswith(AlreadyRunningError.__name__) else 1
     os.close(read_end)
 
     def report(problem: str) -> None:
@@ -103,13 +110,14 @@ def listen(path: Path) -> tuple[socket.socket, filelock.FileLock]:
     operating system when a broker is killed, so that its left-over socket file is no hindrance.
 
     Raises:
-        BrokerError: Another broker is alive, or the socket cannot be made.
+        AlreadyRunningError: Another broker is alive.
+        BrokerError: The socket cannot be made.
     """
     lock = filelock.FileLock(path.with_suffix(".lock"), mode=0o600)
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:
-        raise BrokerError(f"Another broker of this user is alive at {path}.") from None
+        raise AlreadyRunningError(f"Another broker of this user is alive at {path}.") from None
     try:
         path.unlink(missing_ok=True)
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

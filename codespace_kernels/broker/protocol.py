@@ -15,6 +15,9 @@ from codespace_kernels.target import Account, Target
 API = "v1"
 """First path segment of every request; a broker of another version answers 404 to it."""
 
+ALREADY_RUNNING = 3
+"""Exit code of a broker that found another one of this user alive."""
+
 MAX_LINE = 64 * 1024 * 1024
 """Bytes. No line of a stream is longer."""
 

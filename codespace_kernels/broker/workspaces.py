@@ -9,19 +9,27 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
-from codespace_kernels.broker.hosts import KernelHost, open_host
-from codespace_kernels.errors import CodespaceKernelsError, WorkspaceConnectionError, WorkspaceStoppedError
+from codespace_kernels.errors import (
+    CodespaceKernelsError,
+    WaitTimeoutError,
+    WorkspaceConnectionError,
+    WorkspaceStoppedError,
+)
 from codespace_kernels.progress import Progress, ProgressEvent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from codespace_kernels.broker.hosts import KernelHost
     from codespace_kernels.providers.base import Provider
 
 log = logging.getLogger(__name__)
 
 RECONNECT_DELAYS = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0)
 """Seconds before each try to mend a connection; the last one repeats."""
+
+RECONNECT_WAIT = 60.0
+"""Seconds that a new kernel waits for a connection that is being mended."""
 
 ACTIVITY_INTERVAL = 60.0
 """Seconds between activity notices while a kernel is busy; GitHub's own client sends one a minute."""
@@ -57,6 +65,7 @@ class WorkspaceSession:
         self._listeners: set[Progress] = set()
         self._attempt: asyncio.Task[KernelHost] | None = None
         self._waiting = 0
+        self._settled = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def connected(self, provider: Provider, progress: Progress, *, start: bool = True) -> KernelHost:
@@ -84,11 +93,13 @@ class WorkspaceSession:
 
     async def _connect(self, provider: Provider, *, start: bool) -> KernelHost:
         if self.host is not None:
-            await self.host.reconnected()
-            return self.host
+            return await self._reconnected()
         self._become(SessionState.CONNECTING)
         try:
             await provider.ensure_running(self.name, self._report, start=start)
+            # Imported here: a broker must answer before SSH and gRPC are loaded.
+            from codespace_kernels.broker.hosts import open_host
+
             self.host = await open_host(provider, self.name, self._report)
         except BaseException:
             self._become(SessionState.IDLE)
@@ -96,6 +107,18 @@ class WorkspaceSession:
         self.provider = provider
         self._become(SessionState.CONNECTED)
         self._spawn(self._look_after(self.host, provider))
+        return self.host
+
+    async def _reconnected(self) -> KernelHost:
+        """Wait for the mending that is under way."""
+        try:
+            await asyncio.wait_for(self._settled.wait(), RECONNECT_WAIT)
+        except TimeoutError:
+            raise WaitTimeoutError.after(
+                f"the connection to {self.name} to come back", RECONNECT_WAIT, "Look at `codespace-kernels status`."
+            ) from None
+        if self.host is None:
+            raise WorkspaceConnectionError(f"The connection to {self.name} was lost. Try again.")
         return self.host
 
     async def _look_after(self, host: KernelHost, provider: Provider) -> None:
@@ -117,7 +140,7 @@ class WorkspaceSession:
             await asyncio.sleep(RECONNECT_DELAYS[min(attempt, len(RECONNECT_DELAYS) - 1)])
             try:
                 await provider.ensure_running(self.name, self._report, start=False)
-                await host.reconnect(provider, self._report)
+                await host.reconnect(provider, self.name, self._report)
             except WorkspaceConnectionError as error:
                 log.info("%s: still not reachable: %s", self.name, error)
             except WorkspaceStoppedError:
@@ -174,6 +197,10 @@ class WorkspaceSession:
         if state is not self.state:
             self.state, self.since = state, time.time()
         self.doing = ""
+        if state is SessionState.RECONNECTING:
+            self._settled.clear()
+        else:
+            self._settled.set()
 
     def _report(self, event: ProgressEvent) -> None:
         self.doing = event.message

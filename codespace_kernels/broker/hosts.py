@@ -1,0 +1,195 @@
+"""What runs the kernels of a connected workspace: our own server by the link, or a server that is not ours."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Protocol
+
+from codespace_kernels.bootstrap import RemoteServer, ensure_server
+from codespace_kernels.errors import CodespaceKernelsError, NoSshServerError
+from codespace_kernels.jupyter import ServerClient, WebsocketKernel
+from codespace_kernels.link.client import LinkClient
+from codespace_kernels.progress import Progress, ProgressEvent
+
+if TYPE_CHECKING:
+    from codespace_kernels.connection import Connection
+    from codespace_kernels.providers.base import Provider
+    from codespace_kernels.remote_kernel import RemoteKernel, RemoteKernelSpec
+
+log = logging.getLogger(__name__)
+
+
+class KernelHost(Protocol):
+    """The kernels of one workspace."""
+
+    @property
+    def description(self) -> str:
+        """How they are reached, for a status line."""
+
+    @property
+    def round_trip(self) -> float | None:
+        """Seconds of the last measured round trip, None where it is not measured."""
+
+    @property
+    def offers(self) -> list[str]:
+        """Python environments there that lack ipykernel."""
+
+    async def kernelspecs(self) -> dict[str, RemoteKernelSpec]:
+        """Give the kernelspecs that are installed there, by name."""
+
+    async def start_kernel(self, name: str, *, kernel_id: str, env: dict[str, str]) -> RemoteKernel:
+        """Start a kernel under an id of ours."""
+
+    async def disconnected(self) -> str:
+        """Wait until the way to the workspace is lost; give the reason."""
+
+    async def reconnect(self, provider: Provider, workspace: str, progress: Progress) -> None:
+        """Try once to have a new way to the same kernels.
+
+        Raises:
+            WorkspaceConnectionError: Not now; another try may succeed.
+            CodespaceKernelsError: The kernels are gone; no try will succeed.
+        """
+
+    async def close(self) -> None:
+        """Let go of everything; kernels go on."""
+
+
+async def open_host(provider: Provider, workspace: str, progress: Progress) -> KernelHost:
+    """Reach a running workspace in the best way that it allows.
+
+    Raises:
+        CodespaceKernelsError: No way at all; says why.
+    """
+    try:
+        connection = await provider.connect(workspace, progress)
+    except NoSshServerError as error:
+        return await _open_foreign(provider, workspace, progress, error)
+    try:
+        return await LinkHost.open(connection, progress)
+    except BaseException:
+        await connection.close()
+        raise
+
+
+async def _open_foreign(provider: Provider, workspace: str, progress: Progress, cause: NoSshServerError) -> KernelHost:
+    """Use the workspace's own Jupyter server; if there is none, the missing SSH server is what the user can mend."""
+    progress(ProgressEvent("server", f"{workspace} has no SSH server; asking for its own Jupyter server"))
+    try:
+        host = ForeignHost(ServerClient(await provider.jupyter_url(workspace, progress)))
+        await host.kernelspecs()
+    except CodespaceKernelsError as error:
+        log.info("%s: no Jupyter server either: %s", workspace, error)
+        raise cause from None
+    return host
+
+
+class LinkHost:
+    """Our own server in the workspace, its kernels carried by the link: nothing is lost when the connection breaks."""
+
+    def __init__(self, connection: Connection, server: RemoteServer, link: LinkClient) -> None:
+        self._connection = connection
+        self._server = server
+        self._link = link
+
+    @classmethod
+    async def open(cls, connection: Connection, progress: Progress) -> LinkHost:
+        """Find or start the server behind a connection and attach the link."""
+        server = await ensure_server(connection, progress)
+        link = LinkClient()
+        try:
+            await link.attach(await server.open_link(connection))
+        except BaseException:
+            await link.close()
+            raise
+        return cls(connection, server, link)
+
+    @property
+    def description(self) -> str:
+        """How the kernels are reached."""
+        return f"{self._connection.description}, link"
+
+    @property
+    def round_trip(self) -> float | None:
+        """Seconds of the link's last ping."""
+        return self._link.rtt
+
+    @property
+    def offers(self) -> list[str]:
+        """Python environments there that lack ipykernel."""
+        return list(self._server.offers)
+
+    async def kernelspecs(self) -> dict[str, RemoteKernelSpec]:
+        """Give the kernelspecs that are installed there."""
+        return await self._link.kernelspecs()
+
+    async def start_kernel(self, name: str, *, kernel_id: str, env: dict[str, str]) -> RemoteKernel:
+        """Start a kernel under an id of ours."""
+        return await self._link.start_kernel(name, kernel_id=kernel_id, env=env)
+
+    async def disconnected(self) -> str:
+        """Wait until the link has no stream any more."""
+        return await self._link.wait_detached()
+
+    async def reconnect(self, provider: Provider, workspace: str, progress: Progress) -> None:
+        """Attach the same link over a new connection; both ends replay what the other has not seen."""
+        await self._connection.close()
+        connection = await provider.connect(workspace, progress)
+        try:
+            self._server = await ensure_server(connection, progress)
+            await self._link.attach(await self._server.open_link(connection))
+        except BaseException:
+            await connection.close()
+            raise
+        self._connection = connection
+
+    async def close(self) -> None:
+        """Detach the link and close the connection."""
+        await self._link.close()
+        await self._connection.close()
+
+
+class ForeignHost:
+    """The workspace's own Jupyter server: standard REST and websockets, and so the weaker promise.
+
+    Output that was on its way when a connection broke may be missing, and the server's rate limit applies.
+    """
+
+    def __init__(self, client: ServerClient) -> None:
+        self._client = client
+
+    @property
+    def description(self) -> str:
+        """How the kernels are reached, and that the promise is weaker."""
+        return "the codespace's own Jupyter server (output may be lost when the connection breaks)"
+
+    @property
+    def round_trip(self) -> float | None:
+        """Not measured."""
+        return None
+
+    @property
+    def offers(self) -> list[str]:
+        """Unknown without a shell."""
+        return []
+
+    async def kernelspecs(self) -> dict[str, RemoteKernelSpec]:
+        """Give the kernelspecs of that server."""
+        return await self._client.kernelspecs()
+
+    async def start_kernel(self, name: str, *, kernel_id: str, env: dict[str, str]) -> RemoteKernel:
+        """Start a kernel; the standard REST takes no variables, so `env` does not reach it."""
+        return await WebsocketKernel.start(self._client, name, kernel_id=kernel_id)
+
+    async def disconnected(self) -> str:
+        """Never: each kernel's websocket mends itself."""
+        await asyncio.Event().wait()
+        return ""
+
+    async def reconnect(self, provider: Provider, workspace: str, progress: Progress) -> None:
+        """Nothing to do: each kernel's websocket mends itself."""
+
+    async def close(self) -> None:
+        """Close the client."""
+        await self._client.close()

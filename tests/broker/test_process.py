@@ -1,0 +1,144 @@
+"""The broker as a process: started on demand, nobody's child, one a user, gone when unused."""
+
+import concurrent.futures
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from codespace_kernels.broker.client import BrokerClient, broker_environment
+from codespace_kernels.broker.endpoint import socket_path
+from codespace_kernels.errors import BrokerError, KernelNotFoundError, SettingsError
+
+
+def wait_until(condition, what, seconds=15):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
+        time.sleep(0.02)
+
+
+def ended(pid):
+    """Whether a process runs no more; whoever adopted it may not have collected it yet."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+@pytest.fixture
+def client(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("CODESPACE_KERNELS_HOME", str(tmp_path_factory.mktemp("home")))
+    client = BrokerClient()
+    yield client
+    if client.running():
+        pid = client.call("GET", "")["pid"]
+        client.call("POST", "quit", {})
+        wait_until(lambda: ended(pid), "the broker to end")
+
+
+def test_ensure_starts_one_that_is_nobodys_child(client):
+    client.ensure()
+    process = psutil.Process(client.call("GET", "")["pid"])
+    assert process.ppid() != os.getpid()
+    assert os.getsid(process.pid) == process.pid
+    assert process.cwd() == "/"
+
+
+def test_ensure_twice_is_one_broker(client):
+    client.ensure()
+    first = client.call("GET", "")["pid"]
+    client.ensure()
+    assert client.call("GET", "")["pid"] == first
+
+
+def test_started_by_many_at_once_is_one_broker(client):
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        outcomes = [future.exception() for future in [pool.submit(client.ensure) for _ in range(4)]]
+    assert outcomes == [None] * 4
+
+
+def test_socket_is_private(client):
+    client.ensure()
+    path = socket_path()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    assert len(os.fsencode(path)) < 104
+
+
+def test_left_over_socket_file_is_no_hindrance(client):
+    client.ensure()
+    pid = client.call("GET", "")["pid"]
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: ended(pid), "the killed broker to be gone")
+    assert socket_path().exists()
+    client.ensure()
+    assert client.call("GET", "")["pid"] != pid
+
+
+def test_leaves_when_unused(client):
+    process = subprocess.Popen([sys.executable, "-m", "codespace_kernels.broker", "--idle-timeout", "0.3"])
+    assert process.wait(20) == 0
+    assert not socket_path().exists()
+
+
+def test_second_one_refuses(client):
+    client.ensure()
+    done = subprocess.run(
+        [sys.executable, "-m", "codespace_kernels.broker"], capture_output=True, text=True, timeout=20, check=False
+    )
+    assert done.returncode == 3
+    assert done.stderr.strip().startswith("Another broker of this user is alive")
+
+
+def test_answers_over_plain_http(client):
+    client.ensure()
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(str(socket_path()))
+        sock.sendall(b"GET /v1/status HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        data = b"".join(iter(lambda: sock.recv(65536), b""))
+    status = json.loads(data.partition(b"\r\n\r\n")[2])
+    assert status["workspaces"] == status["kernels"] == []
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "error", "text"),
+    [
+        ("kernels/00-00/restart", {}, KernelNotFoundError, "no kernel 00-00"),
+        ("workspaces/connect", {"workspace": "x"}, SettingsError, "'access'"),
+        ("workspaces/connect", [1], SettingsError, "JSON object"),
+        ("no/such/thing", {}, BrokerError, "no such request"),
+    ],
+)
+def test_bad_requests(client, path, body, error, text):
+    client.ensure()
+    with pytest.raises(error, match=text):
+        client.call("POST", path, body)
+    assert client.running()
+
+
+def test_no_broker():
+    with pytest.raises(BrokerError, match="No broker answers"):
+        BrokerClient().call("GET", "status")
+
+
+def test_born_without_account_or_address():
+    kept = broker_environment(
+        {"PATH": "/bin", "GH_TOKEN": "x", "GITHUB_API_URL": "y", "AWS_SECRET": "z", "LC_ALL": "C"}
+    )
+    assert kept == {"PATH": "/bin", "LC_ALL": "C"}
+
+
+def test_broker_that_cannot_start_says_why(client, monkeypatch, tmp_path):
+    (tmp_path / "state").mkdir()
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    (tmp_path / "tornado.py").write_text("raise RuntimeError('no tornado today')")
+    with pytest.raises(BrokerError, match="no tornado today"):
+        client.ensure()
