@@ -1,0 +1,91 @@
+"""paramiko's channel, made to tell an event loop what happens to it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import paramiko
+from paramiko.common import (
+    MSG_CHANNEL_FAILURE,
+    MSG_CHANNEL_WINDOW_ADJUST,
+    cMSG_CHANNEL_REQUEST,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from paramiko.message import Message
+
+    from codespace_kernels.ssh.session import SshSession
+
+
+class ClientChannel(paramiko.Channel):
+    """A channel of an `SshSession`.
+
+    Attributes:
+        session: The session that it belongs to.
+        refused: Whether the peer refused a request on it (`exec`).
+    """
+
+    if TYPE_CHECKING:
+        # What paramiko's stubs leave out.
+        def _set_transport(self, transport: paramiko.Transport) -> None: ...
+        def _set_window(self, window_size: int, max_packet_size: int) -> None: ...
+        def _window_adjust(self, message: Message) -> None: ...
+        def _request_failed(self, message: Message) -> None: ...
+
+    def __init__(self, chanid: int, session: SshSession) -> None:
+        super().__init__(chanid)
+        self.session = session
+        self.refused = False
+        self._listener: Callable[[], None] | None = None
+        self._set_transport(session)
+
+    # paramiko's buffers take a threading.Event to tell of data and of the end; these two make the channel one.
+
+    def set(self) -> None:
+        """Tell the listener that something changed; called from the session's thread."""
+        if self._listener is not None:
+            self._listener()
+
+    def clear(self) -> None:
+        """Accept that there is no data left; the listener looks for itself."""
+
+    def listen(self, listener: Callable[[], None] | None) -> None:
+        """Have `listener` called, from any thread, for new data, new window, room to send, and the end."""
+        self._listener = listener
+        if listener is not None:
+            self.in_buffer.set_event(self)  # type: ignore[arg-type]  # set() and clear() are all that is called
+            self.in_stderr_buffer.set_event(self)  # type: ignore[arg-type]
+
+    def request_exec(self, command: str) -> None:
+        """Ask for a command to be run, without waiting for the answer.
+
+        A refusal closes the channel and sets `refused`; what is sent meanwhile is lost with it. That saves a round
+        trip against paramiko's `exec_command`, which has no time limit either.
+        """
+        message = paramiko.Message()
+        message.add_byte(cMSG_CHANNEL_REQUEST)
+        message.add_int(self.remote_chanid)
+        message.add_string("exec")
+        message.add_boolean(True)
+        message.add_string(command)
+        self.session.send_user_message(message)
+
+
+def _window_adjust(channel: ClientChannel, message: Message) -> None:
+    paramiko.Channel._window_adjust(channel, message)  # type: ignore[attr-defined]
+    channel.set()
+
+
+def _request_failed(channel: ClientChannel, message: Message) -> None:
+    channel.refused = True
+    paramiko.Channel._request_failed(channel, message)  # type: ignore[attr-defined]
+
+
+# paramiko looks handlers up in a table of plain functions, so that overriding the methods would change nothing.
+HANDLERS: dict[int, Callable[[ClientChannel, Message], None]] = {
+    **paramiko.Transport._channel_handler_table,  # type: ignore[attr-defined]
+    MSG_CHANNEL_WINDOW_ADJUST: _window_adjust,
+    MSG_CHANNEL_FAILURE: _request_failed,
+}

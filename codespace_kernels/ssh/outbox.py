@@ -1,0 +1,136 @@
+"""SSH packets that are sent without blocking the thread that sends them."""
+
+from __future__ import annotations
+
+import collections
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from paramiko.packet import Packetizer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from paramiko.message import Message
+
+    from codespace_kernels.ssh.wire import Wire
+
+HIGH_WATER = 262144
+"""Bytes that wait for the wire; with more than this, streams stop handing over new ones."""
+LOW_WATER = 65536
+"""Bytes; with no more than this waiting, streams go on."""
+_FLUSH_POLL_SECONDS = 1.0
+
+
+class OutboxPacketizer(Packetizer):
+    """Sends what the wire takes at once from the caller's thread, and leaves the rest to a thread that may wait.
+
+    So a small message has no thread between it and the socket, and a stuck peer stops no event loop. The thread exists
+    only once something had to wait.
+
+    Attributes:
+        received_at: `time.monotonic()` of the last whole packet from the peer.
+        on_drained: Called, from any thread, when the outbox is no longer full.
+        failure: Why sending failed, if it did.
+    """
+
+    def __init__(self, wire: Wire) -> None:
+        super().__init__(wire)  # type: ignore[arg-type]  # paramiko takes anything with a socket's four methods
+        self._wire = wire
+        self._waiting: collections.deque[bytes] = collections.deque()
+        self._size = 0
+        self._changed = threading.Condition()
+        self._uncongested = threading.Event()
+        self._uncongested.set()
+        self._flusher: threading.Thread | None = None
+        self.received_at = time.monotonic()
+        self.on_drained: Callable[[], None] = lambda: None
+        self.failure: OSError | None = None
+
+    @property
+    def congested(self) -> bool:
+        """Whether more waits for the wire than should."""
+        return not self._uncongested.is_set()
+
+    def wait_uncongested(self, seconds: float) -> bool:
+        """Block until the outbox is no longer full, or for so long; tell which."""
+        return self._uncongested.wait(seconds)
+
+    def read_message(self) -> tuple[int, Message]:
+        """Read a packet and note when it came."""
+        message = super().read_message()
+        self.received_at = time.monotonic()
+        return message
+
+    def write_all(self, out: Any) -> None:
+        """Send or store one encrypted packet; paramiko calls this for each, in order.
+
+        Raises:
+            EOFError: The wire is broken or closed, as paramiko's own packetizer says it.
+        """
+        with self._changed:
+            if self.failure is not None or self.closed:
+                raise EOFError
+            sent = 0 if self._waiting else self._send(out)
+            if sent < len(out):
+                self._store(out[sent:])
+
+    def _send(self, data: bytes) -> int:
+        try:
+            return self._wire.send_nowait(data)
+        except OSError as error:
+            self.failure = error
+            raise EOFError from error
+
+    def _store(self, data: bytes) -> None:
+        self._waiting.append(data)
+        self._size += len(data)
+        if self._size > HIGH_WATER:
+            self._uncongested.clear()
+        if self._flusher is None:
+            self._flusher = threading.Thread(target=self._flush, name="codespace-kernels ssh outbox", daemon=True)
+            self._flusher.start()
+        self._changed.notify()
+
+    def _flush(self) -> None:
+        """Send what waits until the session is closed; body of the thread."""
+        try:
+            while self._wait_for_work():
+                self._wire.wait_writable(_FLUSH_POLL_SECONDS)
+                self._send_waiting()
+        except (OSError, EOFError):
+            # The session's own thread sees the end of the wire and tells everybody.
+            self._wire.close()
+        self._set_uncongested()
+
+    def _wait_for_work(self) -> bool:
+        with self._changed:
+            while not self._waiting and not self.closed:
+                self._changed.wait()
+            return not self.closed
+
+    def _send_waiting(self) -> None:
+        with self._changed:
+            while self._waiting:
+                head = self._waiting.popleft()
+                sent = self._send(head)
+                self._size -= sent
+                if sent < len(head):
+                    self._waiting.appendleft(head[sent:])
+                    break
+            drained = self.congested and self._size <= LOW_WATER
+        if drained:
+            self._set_uncongested()
+
+    def _set_uncongested(self) -> None:
+        self._uncongested.set()
+        self.on_drained()
+
+    def close(self) -> None:
+        """Close the wire, and end the two threads that may be waiting for it."""
+        # paramiko's own thread for the handshake's time limit is no daemon: it would delay the program's end.
+        self.complete_handshake()
+        super().close()
+        with self._changed:
+            self._changed.notify()

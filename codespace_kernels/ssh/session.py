@@ -1,0 +1,326 @@
+"""paramiko's client transport without its waits: channels and global requests are futures, sends never block.
+
+The same class carries the SSH session inside a codespace and, with two more methods, the dev tunnel around it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+import paramiko
+from paramiko.common import cMSG_CHANNEL_OPEN, cMSG_GLOBAL_REQUEST
+
+from codespace_kernels.errors import SshError, WaitTimeoutError, WorkspaceConnectionError
+from codespace_kernels.ssh.channel import HANDLERS, ClientChannel
+from codespace_kernels.ssh.outbox import OutboxPacketizer
+from codespace_kernels.ssh.threads import call_in_loop
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from paramiko.message import Message
+
+    from codespace_kernels.ssh.wire import Wire
+
+logger = logging.getLogger(__name__)
+
+GCM_CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com")
+"""A third less processor time than paramiko's first choice, aes128-ctr with a separate MAC (measured)."""
+
+
+class ChannelRefusedError(SshError):
+    """The peer refused to open a channel.
+
+    Attributes:
+        code: Reason code of RFC 4254, section 5.1: 1 prohibited, 2 connect failed, 3 unknown type, 4 no resources.
+    """
+
+    def __init__(self, text: str, code: int = 0) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+if TYPE_CHECKING:
+
+    class _Transport(paramiko.Transport):
+        """What paramiko's stubs leave out of its transport."""
+
+        packetizer: OutboxPacketizer
+        _channels: paramiko.transport.ChannelMap
+
+        def _next_channel(self) -> int: ...
+        def _send_message(self, message: Message) -> None: ...
+        def _parse_newkeys(self, message: Message) -> None: ...
+        def _parse_global_request(self, message: Message) -> None: ...
+        def _parse_channel_open_success(self, message: Message) -> None: ...
+
+else:
+    _Transport = paramiko.Transport
+
+
+class SshSession(_Transport):
+    """The client's end of an SSH session over a `Wire`.
+
+    Its thread reads and decrypts; callers on an event loop open channels, send and ask through coroutines.
+
+    Args:
+        wire: Owned from now on: closed with the session.
+        window: Bytes that the peer may send on a channel before we take them.
+    """
+
+    _preferred_ciphers = (*GCM_CIPHERS, "aes128-ctr", "aes192-ctr", "aes256-ctr")
+    _channel_handler_table = HANDLERS
+
+    def __init__(self, wire: Wire, *, window: int = 2097152) -> None:
+        super().__init__(
+            wire,  # type: ignore[arg-type]  # paramiko takes anything with a socket's four methods
+            default_window_size=window,
+            packetizer_class=OutboxPacketizer,
+        )
+        self.packetizer.on_drained = self._tell_channels
+        self._held: list[Message] = []
+        self._opening: dict[int, tuple[ClientChannel, Callable[[ClientChannel | Exception], None]]] = {}
+        self._unanswered: collections.deque[Callable[[Message | None], None]] = collections.deque()
+        self._on_end: list[Callable[[], None]] = []
+        self._ended = False
+
+    def _log(self, level: int, msg: str | list[str], *args: object) -> None:
+        """Log for operators only: what goes wrong is raised to whoever asked, so it is no error here."""
+        del level
+        for line in [msg] if isinstance(msg, str) else msg:
+            logger.debug(line, *args)
+
+    # Sending.
+
+    @property
+    def congested(self) -> bool:
+        """Whether more waits for the wire than should; streams then hold back."""
+        return self.packetizer.congested
+
+    def wait_uncongested(self, seconds: float) -> bool:
+        """Block until the wire takes data again, or for so long; tell which."""
+        return self.packetizer.wait_uncongested(seconds)
+
+    @property
+    def received_at(self) -> float:
+        """`time.monotonic()` of the last packet from the peer."""
+        return self.packetizer.received_at
+
+    def idle_seconds(self) -> float:
+        """Tell for how long nothing came from the peer."""
+        return time.monotonic() - self.received_at
+
+    def send_user_message(self, message: Message) -> None:
+        """Send a message, or keep it until a key exchange is over, in order and without waiting.
+
+        paramiko blocks the caller instead; the caller here is an event loop. What can pile up is bounded by the
+        channels' windows.
+        """
+        with self.clear_to_send_lock:
+            if not self.active:
+                return
+            if self._held or not self.clear_to_send.is_set():
+                self._held.append(message)
+            else:
+                self._send_message(message)
+
+    _send_user_message = send_user_message
+
+    def _parse_newkeys(self, message: Message) -> None:
+        super()._parse_newkeys(message)
+        with self.clear_to_send_lock:
+            held, self._held = self._held, []
+            for kept in held:
+                self._send_message(kept)
+
+    def _tell_channels(self) -> None:
+        for channel in self._channels.values():
+            if isinstance(channel, ClientChannel):
+                channel.set()
+
+    # Channels.
+
+    async def open(self, kind: str, *fields: str | int, what: str, timeout: float) -> ClientChannel:
+        """Open a channel.
+
+        Args:
+            kind: `session`, `direct-tcpip`, `forwarded-tcpip`, ….
+            fields: What the kind's open message carries besides, in order.
+            what: What is being opened, for errors.
+            timeout: Seconds.
+
+        Raises:
+            ChannelRefusedError: The peer refused.
+            WorkspaceConnectionError: The session ended.
+            WaitTimeoutError: No answer in time.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[ClientChannel] = loop.create_future()
+        number = self._begin_open(kind, fields, lambda result: call_in_loop(loop, _settle, future, result))
+        try:
+            async with asyncio.timeout(timeout):
+                return await future
+        except ChannelRefusedError as error:
+            raise ChannelRefusedError(f"{what} was refused: {error}", error.code) from None
+        except TimeoutError:
+            raise WaitTimeoutError.after(what, timeout) from None
+        finally:
+            self._abandon(number, future)
+
+    def _begin_open(
+        self, kind: str, fields: tuple[str | int, ...], opened: Callable[[ClientChannel | Exception], None]
+    ) -> int:
+        with self.lock:
+            if not self.active:
+                raise self.lost_error()
+            number = self._next_channel()
+            channel = ClientChannel(number, self)
+            self._channels.put(number, channel)
+            self.channels_seen[number] = True
+            channel._set_window(self.default_window_size, self.default_max_packet_size)
+            # paramiko's own map is weak, and forgets a channel that the peer closed before anyone looked at it.
+            self._opening[number] = (channel, opened)
+        message = paramiko.Message()
+        message.add_byte(cMSG_CHANNEL_OPEN)
+        message.add_string(kind)
+        message.add(number, self.default_window_size, self.default_max_packet_size)
+        message.add(*fields)
+        self.send_user_message(message)
+        return number
+
+    def _abandon(self, number: int, future: asyncio.Future[ClientChannel]) -> None:
+        """Close what was opened for somebody who no longer waits, now or when the answer comes."""
+        if future.done() and not future.cancelled():
+            return
+        with self.lock:
+            entry = self._opening.get(number)
+            if entry is not None:
+                self._opening[number] = (entry[0], _close_unwanted)
+
+    def _parse_channel_open_success(self, message: Message) -> None:
+        number = message.get_int()
+        message.rewind()
+        super()._parse_channel_open_success(message)
+        self._opened(number, None)
+
+    def _parse_channel_open_failure(self, message: Message) -> None:
+        number, code, text = message.get_int(), message.get_int(), message.get_text()
+        self._channels.delete(number)
+        self._opened(number, ChannelRefusedError(text or f"reason code {code}", code))
+
+    def _opened(self, number: int, error: Exception | None) -> None:
+        with self.lock:
+            channel, opened = self._opening.pop(number, (None, _close_unwanted))
+        if channel is not None:
+            opened(error or channel)
+
+    # Global requests.
+
+    async def request(self, kind: str, *, timeout: float) -> Message | None:
+        """Make a global request and give its answer; None where it was refused or the session ended.
+
+        Any number may be under way: SSH answers them in order (RFC 4254, section 4). paramiko's `global_request` has
+        room for one, shares its event with key exchanges, and waits for ever.
+
+        Raises:
+            WaitTimeoutError: No answer in time.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Message | None] = loop.create_future()
+        self.send_request(kind, lambda reply: call_in_loop(loop, _settle, future, reply))
+        try:
+            async with asyncio.timeout(timeout):
+                return await future
+        except TimeoutError:
+            raise WaitTimeoutError.after(f"the answer to the SSH request {kind}", timeout) from None
+
+    def send_request(self, kind: str, replied: Callable[[Message | None], None]) -> None:
+        """Send a global request; `replied` is called with its answer, from the session's thread."""
+        message = paramiko.Message()
+        message.add_byte(cMSG_GLOBAL_REQUEST)
+        message.add_string(kind)
+        message.add_boolean(True)
+        with self.lock:
+            active = self.active
+            if active:
+                self._unanswered.append(replied)
+                self.send_user_message(message)
+        if not active:
+            replied(None)
+
+    def _parse_request_success(self, message: Message) -> None:
+        self._replied(message)
+
+    def _parse_request_failure(self, message: Message) -> None:
+        del message
+        self._replied(None)
+
+    def _replied(self, message: Message | None) -> None:
+        with self.lock:
+            replied = self._unanswered.popleft() if self._unanswered else None
+        if replied is not None:
+            replied(message)
+
+    # The end.
+
+    def call_at_end(self, callback: Callable[[], None]) -> None:
+        """Have `callback` called once, from any thread, when the session has ended."""
+        with self.lock:
+            if not self._ended:
+                self._on_end.append(callback)
+                return
+        callback()
+
+    def lost_error(self) -> WorkspaceConnectionError:
+        """Give the error that says why the session ended."""
+        return WorkspaceConnectionError(f"The connection was lost: {self.end_reason()}.")
+
+    def end_reason(self) -> str:
+        """Tell why the session ended, as part of a sentence."""
+        error: BaseException | None = self.packetizer.failure or self.saved_exception
+        if error is None or isinstance(error, EOFError):
+            return "the other end closed it"
+        return str(error) or type(error).__name__
+
+    def run(self) -> None:
+        """Read until the end, then tell everybody who waits; body of the thread."""
+        try:
+            super().run()
+        finally:
+            self.active = False
+            self.packetizer.close()
+            self._end()
+
+    def _end(self) -> None:
+        with self.lock:
+            self._ended = True
+            opening, self._opening = list(self._opening.values()), {}
+            unanswered, on_end = list(self._unanswered), self._on_end
+            self._unanswered.clear()
+            self._on_end = []
+        for _, opened in opening:
+            opened(self.lost_error())
+        for replied in unanswered:
+            replied(None)
+        for callback in on_end:
+            callback()
+
+
+def _close_unwanted(result: ClientChannel | Exception) -> None:
+    if isinstance(result, ClientChannel):
+        result.close()
+
+
+def _settle(future: asyncio.Future[Any], result: object) -> None:
+    """Give a future its result on its own loop; a channel that nobody waits for any more is closed."""
+    if future.done():
+        if isinstance(result, ClientChannel):
+            result.close()
+    elif isinstance(result, Exception):
+        future.set_exception(result)
+    else:
+        future.set_result(result)
