@@ -66,7 +66,7 @@ class BrokerKernel:
         """
         try:
             request = self.request
-            ports = Ports(**request.ports) if request.ports else None
+            ports = Ports.from_connection_info(request.ports) if request.ports else None
             self._bridge = await KernelBridge.bind(
                 key=request.key.encode(),
                 signature_scheme=request.signature_scheme,
