@@ -207,6 +207,8 @@ class GitHubClient:
         """Send with the token, and with the tag of the answer that is kept; follow redirects within the API."""
         url = str(request.url)
         request.headers["Authorization"] = f"Bearer {token.value}"
+        # The condition of an earlier try belongs to the token of that try.
+        request.headers.pop("If-None-Match", None)
         if call.cached:
             request.headers.update(self._etags.condition(url, token))
         response = await self._send_patiently(request, call)
