@@ -33,6 +33,10 @@ class MalformedMessageError(ValueError):
     """Frames that are no Jupyter message, or whose signature is wrong."""
 
 
+class WrongSignatureError(MalformedMessageError):
+    """A message that somebody signed with another key, or changed."""
+
+
 class Message(NamedTuple):
     """One Jupyter message without its signature, which is made anew at each end.
 
@@ -129,7 +133,8 @@ class Signer:
             check: Whether a wrong signature is refused. Messages that came over an authenticated link need no check.
 
         Raises:
-            MalformedMessageError: No delimiter, too few frames, or a wrong signature.
+            MalformedMessageError: No delimiter or too few frames.
+            WrongSignatureError: A wrong signature.
         """
         try:
             start = list(frames).index(DELIMITER) + 1
@@ -139,5 +144,5 @@ class Signer:
             raise MalformedMessageError(f"{len(frames) - start} frames after the delimiter, 5 are the least")
         signature, header, parent, metadata, content = (bytes(f) for f in frames[start : start + 5])
         if check and not hmac.compare_digest(signature, self.sign(header, parent, metadata, content)):
-            raise MalformedMessageError("wrong signature")
+            raise WrongSignatureError("wrong signature")
         return Message(tuple(frames[: start - 1]), header, parent, metadata, content, tuple(frames[start + 5 :]))

@@ -1,0 +1,135 @@
+"""What a kernel is doing, learnt from the messages that pass."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from codespace_kernels.messages import Message
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+IDLE_GRACE = 30.0
+"""Seconds without any iopub message after which an answered request counts as done although its `idle` never came."""
+
+
+class Activity:
+    """Follows requests from their arrival to their reply and idle.
+
+    A kernel is busy while any request is: a debugger's request on the control channel that ends must not make a running
+    cell look done. A kernel's own publisher, and stock Jupyter servers, may lose messages in a burst, the closing
+    `idle` included (measured); clients would wait for it for ever, and the codespace would be kept awake.
+
+    Args:
+        state_changed: Called with each new execution state.
+        idle_lost: Called with the header of an answered request whose `idle` never came.
+        idle_grace: Seconds, see `IDLE_GRACE`.
+    """
+
+    def __init__(
+        self,
+        state_changed: Callable[[str], None],
+        idle_lost: Callable[[bytes], None],
+        *,
+        idle_grace: float = IDLE_GRACE,
+    ) -> None:
+        self.state = "starting"
+        self.pending: set[str] = set()
+        self._state_changed = state_changed
+        self._idle_lost = idle_lost
+        self._idle_grace = idle_grace
+        self._busy: dict[str, bytes] = {}
+        self._answered: set[str] = set()
+        self._last_published = time.monotonic()
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def running(self) -> list[bytes]:
+        """Headers of the requests that the kernel is working on."""
+        return [header for header in self._busy.values() if header]
+
+    def requested(self, msg_id: str, msg_type: str) -> None:
+        """Note a request on its way to the kernel; what has no reply (`comm_msg`) is not waited for."""
+        if msg_type.endswith("_request"):
+            self.pending.add(msg_id)
+
+    def forgotten(self, msg_id: str) -> None:
+        """Note that a request will never reach the kernel."""
+        self.pending.discard(msg_id)
+
+    def replied(self, message: Message) -> None:
+        """Note a reply on shell or control."""
+        msg_id = str(message.parent_dict().get("msg_id", ""))
+        self.pending.discard(msg_id)
+        if msg_id in self._busy:
+            self._answered.add(msg_id)
+            self._watch()
+
+    def published(self, message: Message) -> bool:
+        """Note a message on iopub; false where it must not reach clients.
+
+        VS Code opens a socket that is never completed when it hears `restarting`, and gives the kernel up when it hears
+        `dead`. Only servers make such messages, not kernels; what they tell comes as `KernelState`.
+        """
+        self._last_published = time.monotonic()
+        if b'"status"' not in message.header or message.header_dict().get("msg_type") != "status":
+            return True
+        state = str(message.content_dict().get("execution_state", ""))
+        if state in ("restarting", "dead"):
+            return False
+        parent_id = str(message.parent_dict().get("msg_id", ""))
+        if state == "busy":
+            self._busy[parent_id] = message.parent
+        elif state == "idle":
+            self._done(parent_id)
+        else:
+            self._busy.clear()
+        self._set("busy" if self._busy else state)
+        return True
+
+    def reset(self, state: str) -> None:
+        """Forget all requests: the process that had them is gone."""
+        self.pending.clear()
+        self._answered.clear()
+        self._busy.clear()
+        self._set(state)
+
+    def revived(self) -> None:
+        """Note that there is a living kernel again."""
+        if self.state == "dead":
+            self._set("starting")
+
+    def close(self) -> None:
+        """Stop the clock."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _done(self, msg_id: str) -> None:
+        self._busy.pop(msg_id, None)
+        self._answered.discard(msg_id)
+
+    def _set(self, state: str) -> None:
+        if state != self.state:
+            self.state = state
+            self._state_changed(state)
+
+    def _watch(self) -> None:
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self._idle_grace, self._check)
+
+    def _check(self) -> None:
+        self._timer = None
+        if not self._answered:
+            return
+        if time.monotonic() - self._last_published >= self._idle_grace:
+            for msg_id in list(self._answered):
+                header = self._busy[msg_id]
+                self._done(msg_id)
+                self._idle_lost(header)
+            if not self._busy:
+                self._set("idle")
+        else:
+            self._watch()

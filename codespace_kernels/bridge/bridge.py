@@ -1,0 +1,261 @@
+"""Local ZMQ sockets on one side, a remote kernel on the other."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import time
+from typing import TYPE_CHECKING, Any, Protocol
+
+import zmq
+
+from codespace_kernels.bridge.activity import Activity
+from codespace_kernels.bridge.gate import LocalGate
+from codespace_kernels.bridge.local_messages import LocalMessages
+from codespace_kernels.bridge.pump import SocketPump
+from codespace_kernels.bridge.requests import LifecycleRequests, RequestHandler, RequestQueue, no_kernel
+from codespace_kernels.bridge.sockets import LocalSockets, Ports
+from codespace_kernels.bridge.stats import BridgeStats
+from codespace_kernels.errors import SettingsError
+from codespace_kernels.messages import Channel, MalformedMessageError, Message, Signer
+from codespace_kernels.remote_kernel import KernelState
+
+if TYPE_CHECKING:
+    from codespace_kernels.remote_kernel import RemoteKernel
+
+_log = logging.getLogger(__name__)
+
+_ZERO_COPY_BYTES = 1024 * 1024
+"""From this size on, copying a message costs more than pyzmq's bookkeeping for not copying it."""
+
+
+class BridgeOwner(Protocol):
+    """Who holds a bridge: the broker. Called on the bridge's event loop."""
+
+    def shutdown_requested(self, *, restart: bool) -> None:
+        """A client asked to end or restart the kernel, and was told that it will be done."""
+
+    def execution_state_changed(self, state: str) -> None:
+        """The kernel is `starting`, `idle`, `busy` or `dead` now."""
+
+    def kernel_state_changed(self, state: KernelState, reason: str) -> None:
+        """The carrier of the remote kernel tells a new state."""
+
+
+class KernelBridge:
+    """Makes a remote kernel look like a local one.
+
+    Made by `bind`. All methods are called on the event loop that made it, which must be one with `add_reader` (on
+    Windows, not the Proactor loop).
+
+    What it is given by clients is checked with the local key; what clients get is signed with it. Messages keep their
+    order on each channel, and their routing identities. Heartbeats are always answered. `interrupt_request` and
+    `shutdown_request` are answered here. While no kernel is attached, requests wait in order (see `RequestQueue`).
+    """
+
+    def __init__(self, sockets: LocalSockets, signer: Signer, owner: BridgeOwner | None) -> None:
+        self._sockets = sockets
+        self._signer = signer
+        self._owner = owner
+        self._gate = LocalGate(signer)
+        self._queue = RequestQueue()
+        self._messages = LocalMessages()
+        self._activity = Activity(self._execution_state_changed, self._idle_lost)
+        self._lifecycle = LifecycleRequests(self._messages, self._send, self._interrupt, self._shutdown_requested)
+        self._handlers: list[RequestHandler] = [self._lifecycle]
+        self._kernel: RemoteKernel | None = None
+        self._closed = False
+        self._to_kernel = dict.fromkeys((Channel.SHELL, Channel.CONTROL, Channel.STDIN), 0)
+        self._to_clients = dict.fromkeys(Channel, 0)
+        self._gaps = 0
+        self._last_activity = time.time()
+        self._pump = self._start_pump()
+
+    @classmethod
+    async def bind(
+        cls,
+        *,
+        key: bytes,
+        signature_scheme: str = "hmac-sha256",
+        ports: Ports | None = None,
+        ip: str = "127.0.0.1",
+        owner: BridgeOwner | None = None,
+    ) -> KernelBridge:
+        """Open the local sockets; from then on clients may connect and send.
+
+        Args:
+            key: The connection file's key; empty switches signatures off.
+            signature_scheme: `hmac-` and a digest.
+            ports: Exactly these, as VS Code's connection file names them; None takes free ones (see `connection_info`).
+            ip: Address to listen on.
+            owner: Told what clients ask for and what the kernel does.
+
+        Raises:
+            SettingsError: A port is taken, the scheme is unknown, or the key cannot stand in a connection file.
+        """
+        try:
+            key.decode()
+            signer = Signer(key, signature_scheme)
+        except UnicodeDecodeError:
+            raise SettingsError("A kernel's key must be UTF-8 text: it stands in a JSON file.") from None
+        except ValueError as error:
+            raise SettingsError(f"The connection file cannot be used: {error}.") from None
+        return cls(LocalSockets(ip, ports), signer, owner)
+
+    def __repr__(self) -> str:
+        return f"<KernelBridge {self._sockets.ip}:{self._sockets.ports.shell} {self._activity.state}>"
+
+    @property
+    def connection_info(self) -> dict[str, Any]:
+        """The content of a connection file, ready for JSON: `key` is text; a provisioner must hand it on as bytes."""
+        return {
+            **self._sockets.ports.to_connection_info(),
+            "ip": self._sockets.ip,
+            "transport": "tcp",
+            "key": self._signer.key.decode(),
+            "signature_scheme": self._signer.scheme,
+        }
+
+    @property
+    def stats(self) -> BridgeStats:
+        """What passed so far, and what the kernel is doing."""
+        return BridgeStats(
+            to_kernel={channel.name.lower(): count for channel, count in self._to_kernel.items()},
+            to_clients={channel.name.lower(): count for channel, count in self._to_clients.items()},
+            wrong_signature=self._gate.wrong_signature,
+            malformed=self._gate.malformed,
+            duplicates=self._gate.duplicates,
+            overflowed=self._queue.overflowed,
+            gaps=self._gaps,
+            last_activity=self._last_activity,
+            execution_state=self._activity.state,
+            pending_requests=len(self._activity.pending),
+            queued_requests=len(self._queue),
+        )
+
+    def attach(self, kernel: RemoteKernel) -> None:
+        """Connect the clients with a kernel; what they asked before is handed over first, in order."""
+        self.detach()
+        self._activity.revived()
+        self._kernel = kernel
+        for channel, message in self._queue.take_all():
+            self._forward(kernel, channel, message)
+        kernel.listen(self)
+
+    def detach(self) -> None:
+        """Let go of the kernel, without ending it; requests wait again. Detaching twice is no error."""
+        if self._kernel is not None:
+            self._kernel.listen(None)
+            self._kernel = None
+
+    async def close(self) -> None:
+        """Free the ports and everything else; the kernel is let go of, not ended. Closing twice is no error."""
+        if not self._closed:
+            self._closed = True
+            self.detach()
+            self._pump.close()
+            self._activity.close()
+            await self._lifecycle.close()
+        await self._sockets.close()
+
+    # From local clients.
+
+    def _start_pump(self) -> SocketPump:
+        pump = SocketPump()
+        sockets = self._sockets.by_channel
+        # Subscriptions first, so that a subscriber misses nothing of what it asks for later; control before shell.
+        pump.add(sockets[Channel.IOPUB], self._subscription_received)
+        for channel in (Channel.CONTROL, Channel.STDIN, Channel.SHELL):
+            pump.add(sockets[channel], functools.partial(self._frames_received, channel))
+        return pump
+
+    def _subscription_received(self, frames: list[bytes]) -> None:
+        if frames[0][:1] == b"\x01":
+            self._send(Channel.IOPUB, self._messages.welcome(frames[0][1:]))
+
+    def _frames_received(self, channel: Channel, frames: list[bytes]) -> None:
+        taken = self._gate.take(channel, frames)
+        if taken is None:
+            return
+        message, header = taken
+        self._last_activity = time.time()
+        msg_type, msg_id = str(header.get("msg_type", "")), str(header.get("msg_id", ""))
+        if any(handler.handle(channel, message, msg_type) for handler in self._handlers):
+            return
+        self._activity.requested(msg_id, msg_type)
+        if self._kernel is not None:
+            self._forward(self._kernel, channel, message)
+        elif not self._queue.put(channel, message):
+            self._activity.forgotten(msg_id)
+
+    def _forward(self, kernel: RemoteKernel, channel: Channel, message: Message) -> None:
+        self._to_kernel[channel] += 1
+        kernel.send(channel, message)
+
+    async def _interrupt(self) -> None:
+        if self._kernel is None:
+            raise no_kernel()
+        await self._kernel.interrupt()
+
+    def _shutdown_requested(self, restart: bool) -> None:
+        if self._owner is not None:
+            self._owner.shutdown_requested(restart=restart)
+
+    # From the kernel (`RemoteKernelListener`).
+
+    def message_received(self, channel: Channel, message: Message) -> None:
+        """Carry a message of the kernel to the client that asked, or to all (iopub)."""
+        self._last_activity = time.time()
+        try:
+            if channel is Channel.IOPUB:
+                wanted = self._activity.published(message)
+            else:
+                wanted = True
+                if channel is not Channel.STDIN:
+                    self._activity.replied(message)
+        except MalformedMessageError as error:
+            self._gate.malformed += 1
+            _log.warning("dropped a message of the kernel on %s: %s", channel.name.lower(), error)
+            return
+        if wanted:
+            self._send(channel, message)
+
+    def state_changed(self, state: KernelState, reason: str) -> None:
+        """Hear what the carrier knows of the kernel; see `RemoteKernelListener`."""
+        if state is KernelState.RESTARTING:
+            self._activity.reset("starting")
+        elif state is KernelState.DEAD:
+            self._activity.reset("dead")
+        elif state is KernelState.ALIVE:
+            self._activity.revived()
+        if self._owner is not None:
+            self._owner.kernel_state_changed(state, reason)
+
+    def output_may_be_missing(self, reason: str) -> None:
+        """Tell it in the cell that is running; see `RemoteKernelListener`."""
+        self._gaps += 1
+        _log.warning("output may be missing: %s", reason)
+        content = {"name": "stderr", "text": f"[codespace-kernels] Output may be missing: {reason}\n"}
+        for parent in self._activity.running:
+            self._send(Channel.IOPUB, self._messages.published("stream", parent, content))
+
+    # To local clients.
+
+    def _send(self, channel: Channel, message: Message) -> None:
+        frames = self._gate.give(channel, message)
+        if frames is None or self._closed:
+            return
+        socket = self._sockets.by_channel[channel]
+        big = any(len(frame) > _ZERO_COPY_BYTES for frame in frames)
+        socket.send_multipart(frames, zmq.NOBLOCK, copy=not big, track=False)
+        self._to_clients[channel] += 1
+        self._pump.sent_on(socket)
+
+    def _execution_state_changed(self, state: str) -> None:
+        if self._owner is not None:
+            self._owner.execution_state_changed(state)
+
+    def _idle_lost(self, request: bytes) -> None:
+        self._gaps += 1
+        _log.warning("a kernel answered a request, but its closing idle never came; told the clients that it is idle")
+        self._send(Channel.IOPUB, self._messages.status("idle", request))

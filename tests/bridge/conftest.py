@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+
+import pytest
+from jupyter_client.asynchronous import AsyncKernelClient
+
+from codespace_kernels.bridge import KernelBridge
+from codespace_kernels.remote_kernel import KernelState
+from tests.bridge.local_kernel import LocalKernel
+
+KEY = b"0123456789abcdef"
+
+
+class Owner:
+    """Writes down what a bridge tells its owner."""
+
+    def __init__(self) -> None:
+        self.shutdowns: list[bool] = []
+        self.execution_states: list[str] = []
+        self.kernel_states: list[tuple[KernelState, str]] = []
+
+    def shutdown_requested(self, *, restart: bool) -> None:
+        self.shutdowns.append(restart)
+
+    def execution_state_changed(self, state: str) -> None:
+        self.execution_states.append(state)
+
+    def kernel_state_changed(self, state: KernelState, reason: str) -> None:
+        self.kernel_states.append((state, reason))
+
+
+async def until(condition, seconds: float = 20.0) -> None:
+    """Wait for a condition, with a bound."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "the condition never came true"
+        await asyncio.sleep(0.01)
+
+
+def connect(bridge: KernelBridge, client_class=AsyncKernelClient, **overrides):
+    client = client_class()
+    info = {**bridge.connection_info, **overrides}
+    client.load_connection_info({**info, "key": info["key"].encode()})
+    return client
+
+
+@contextlib.asynccontextmanager
+async def subscribed(bridge: KernelBridge, **overrides):
+    """A client whose iopub subscription is known to be there: the bridge has greeted it."""
+    client = connect(bridge, **overrides)
+    client.iopub_channel.socket.rcvhwm = 0
+    client.start_channels(hb=False)
+    try:
+        while (await client.get_iopub_msg(timeout=10))["msg_type"] != "iopub_welcome":
+            pass
+        yield client
+    finally:
+        client.stop_channels()
+
+
+@pytest.fixture
+def owner() -> Owner:
+    return Owner()
+
+
+@pytest.fixture
+async def bridge(owner):
+    bridge = await KernelBridge.bind(key=KEY, owner=owner)
+    yield bridge
+    await bridge.close()
+
+
+@pytest.fixture
+async def kernel():
+    kernel = LocalKernel()
+    await kernel.start()
+    yield kernel
+    await kernel.shutdown()
+    await kernel.close()
