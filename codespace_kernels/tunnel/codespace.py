@@ -1,0 +1,144 @@
+"""A codespace, reached in pure Python: dev tunnel, its services, and SSH inside it, over one websocket."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from codespace_kernels.progress import ProgressEvent
+from codespace_kernels.ssh.connection import SshConnection
+from codespace_kernels.ssh.hostkeys import HostKeyPins
+from codespace_kernels.ssh.keepalive import KeepaliveOptions
+from codespace_kernels.ssh.keys import load_or_create_user_key
+from codespace_kernels.ssh.threads import run_blocking
+from codespace_kernels.tunnel.tunnel import Tunnel, open_tunnel
+
+if TYPE_CHECKING:
+    from codespace_kernels.connection import CompletedCommand, Stream
+    from codespace_kernels.progress import Progress
+    from codespace_kernels.ssh.keys import UserKey
+    from codespace_kernels.tunnel.properties import TunnelProperties
+    from codespace_kernels.tunnel.services import SshServer
+
+_KEY_SECONDS = 15.0
+_SSH_SECONDS = 30.0
+
+
+class CodespaceConnection:
+    """A `Connection` to a codespace, and the tunnel that carries it. Made by `connect_codespace`."""
+
+    def __init__(self, tunnel: Tunnel, ssh: SshConnection) -> None:
+        self._tunnel = tunnel
+        self._ssh = ssh
+
+    @property
+    def tunnel(self) -> Tunnel:
+        """The tunnel: `tunnel.services.notify_activity`, `tunnel.forward`, …."""
+        return self._tunnel
+
+    @property
+    def description(self) -> str:
+        """What the connection runs over; see `Connection.description`."""
+        return self._ssh.description
+
+    @property
+    def closed(self) -> asyncio.Future[str]:
+        """Done when the connection has ended; see `Connection.closed`."""
+        return self._ssh.closed
+
+    async def run(self, command: str, *, stdin: bytes = b"", timeout: float = 60.0) -> CompletedCommand:
+        """Run a shell command to its end; see `Connection.run`."""
+        return await self._ssh.run(command, stdin=stdin, timeout=timeout)
+
+    async def upload(self, data: bytes, path: str, *, mode: int = 0o600, timeout: float = 60.0) -> None:
+        """Write a file; see `Connection.upload`."""
+        await self._ssh.upload(data, path, mode=mode, timeout=timeout)
+
+    async def open_command(self, command: str, *, timeout: float = 30.0) -> Stream:
+        """Start a long-lived command; see `Connection.open_command`."""
+        return await self._ssh.open_command(command, timeout=timeout)
+
+    async def open_tcp(self, host: str, port: int, *, timeout: float = 30.0) -> Stream:
+        """Connect to a port in the codespace; see `Connection.open_tcp`."""
+        return await self._ssh.open_tcp(host, port, timeout=timeout)
+
+    async def forward(self, host: str, port: int) -> int:
+        """Listen here for a port there; see `Connection.forward`."""
+        return await self._ssh.forward(host, port)
+
+    async def close(self) -> None:
+        """Close the SSH session, then the tunnel. Closing twice is no error."""
+        await self._ssh.close()
+        await self._tunnel.close()
+
+
+async def connect_codespace(
+    properties: TunnelProperties,
+    *,
+    name: str,
+    progress: Progress,
+    keepalive: KeepaliveOptions = KeepaliveOptions(),  # noqa: B008  (frozen)
+) -> CodespaceConnection:
+    """Open the tunnel of a running codespace, have its SSH server started, and log in with the user's own key.
+
+    Args:
+        properties: Fetched for this connection: its tokens expire.
+        name: The codespace, uniquely among all accounts and hosts; its host key is pinned under this name.
+        progress: Told of each step.
+        keepalive: When a silent peer is given up.
+
+    Raises:
+        TunnelError: The tunnel cannot be opened, or its services fail.
+        NoSshServerError: The image has no SSH server.
+        HostKeyError: The tunnel's host key is not the published one, or the codespace's not the pinned one.
+        SshError: SSH failed, or the user's key cannot be used.
+        WaitTimeoutError: A step took too long.
+    """
+    # The key needs the disk, the tunnel the network.
+    key, tunnel = await asyncio.gather(
+        run_blocking("the SSH key", _KEY_SECONDS, load_or_create_user_key),
+        open_tunnel(properties, progress, keepalive=keepalive),
+    )
+    try:
+        return CodespaceConnection(tunnel, await _log_in(tunnel, key, name, progress, keepalive))
+    except BaseException:
+        await tunnel.close()
+        raise
+
+
+async def _log_in(
+    tunnel: Tunnel, key: UserKey, name: str, progress: Progress, keepalive: KeepaliveOptions
+) -> SshConnection:
+    progress(ProgressEvent("ssh", "Starting the codespace's SSH server"))
+    server = await _start_ssh_server(tunnel, key)
+    progress(ProgressEvent("ssh", f"Logging in as {server.user}"))
+    loop = asyncio.get_running_loop()
+    pins = HostKeyPins(
+        name,
+        verified_tunnel=tunnel.verified,
+        notify=lambda notice: loop.call_soon_threadsafe(progress, ProgressEvent("ssh", notice)),
+    )
+    return await SshConnection.connect(
+        await tunnel.open_port(server.port),
+        username=server.user,
+        key=key.private,
+        check_host_key=pins.check,
+        description=f"dev tunnel + SSH as {server.user}",
+        keepalive=keepalive,
+        release=tunnel.close,
+        timeout=_SSH_SECONDS,
+    )
+
+
+async def _start_ssh_server(tunnel: Tunnel, key: UserKey) -> SshServer:
+    """Say that somebody is here and start the server, both in one round trip."""
+    notified, server = await asyncio.gather(
+        tunnel.services.notify_activity(["connected"]),
+        tunnel.services.start_ssh_server(key.public_line),
+        return_exceptions=True,
+    )
+    if isinstance(notified, asyncio.CancelledError):
+        raise notified
+    if isinstance(server, BaseException):
+        raise server
+    return server
