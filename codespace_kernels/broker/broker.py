@@ -62,6 +62,7 @@ class Broker:
         key = (access.account.key, workspace)
         if key not in self.sessions:
             self.sessions[key] = WorkspaceSession(
+                access.account,
                 workspace,
                 busy=lambda: any(kernel.busy for kernel in self._kernels_of(key)),
                 lost=lambda reason: self._workspace_lost(key, reason),

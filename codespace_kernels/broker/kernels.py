@@ -203,6 +203,7 @@ class BrokerKernel:
         return {
             "id": self.kernel_id,
             "workspace": self.session.name,
+            "api_url": self.session.account.api_url,
             "kernel": self.request.target.kernel,
             "state": self.state,
             "since": self.since,

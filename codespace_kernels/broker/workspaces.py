@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from codespace_kernels.broker.hosts import KernelHost
     from codespace_kernels.providers.base import Provider
+    from codespace_kernels.target import Account
 
 log = logging.getLogger(__name__)
 
@@ -48,12 +49,14 @@ class WorkspaceSession:
     """One workspace: connected once, shared by all kernels and front ends.
 
     Args:
+        account: Whose workspace.
         name: The provider's name of the workspace.
         busy: Tells whether a kernel of this workspace is busy now.
         lost: Called with a sentence when the way to the workspace is gone for good.
     """
 
-    def __init__(self, name: str, *, busy: Callable[[], bool], lost: Callable[[str], None]) -> None:
+    def __init__(self, account: Account, name: str, *, busy: Callable[[], bool], lost: Callable[[str], None]) -> None:
+        self.account = account
         self.name = name
         self.state = SessionState.IDLE
         self.doing = ""
@@ -186,6 +189,7 @@ class WorkspaceSession:
         """Give what `status` shows."""
         return {
             "name": self.name,
+            "api_url": self.account.api_url,
             "state": self.state.value,
             "doing": self.doing,
             "since": self.since,
