@@ -13,7 +13,7 @@ import os
 import shutil
 from typing import TYPE_CHECKING
 
-from codespace_kernels.errors import NoTokenError
+from codespace_kernels.errors import NoTokenError, SettingsError
 from codespace_kernels.github.hosts import host_of, is_github_hosted, is_loopback
 from codespace_kernels.github.keyrings import KeyringSource
 from codespace_kernels.github.tokens import Token, TokenSource, is_token_text
@@ -107,7 +107,11 @@ class EmulatorSource:
         """Give the token of the emulator that listens at the address; None when there is none."""
         from codespace_kernels.emulator.state import emulator_token
 
-        value = emulator_token(self._api_url)
+        try:
+            value = emulator_token(self._api_url)
+        except (OSError, SettingsError) as error:
+            _log.info("The emulator's state cannot be read: %s", error)
+            return None
         return Token(value, self.name) if value else None
 
 

@@ -12,6 +12,8 @@ from codespace_kernels.github.models import Codespace, Devcontainer, Machine, Re
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import httpx
+
     from codespace_kernels.github.client import GitHubClient
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*/(?!\.{1,2}$)[A-Za-z0-9._-]+")
@@ -74,18 +76,22 @@ class CodespacesApi:
 
         Raises:
             PaymentRequiredError: Nobody pays for it.
+            PendingOperationError: Another operation on it is still running.
         """
         try:
-            await self.client.request("POST", _path(name, "/start"), f"start codespace {name}", repeatable=True)
+            await self._change("POST", name, "/start", f"start codespace {name}")
         except GitHubError as error:
             if error.status not in (_CONFLICT, _NOT_MODIFIED):
                 raise
 
     async def stop(self, name: str) -> Codespace:
-        """Stop a codespace; gives it as GitHub then describes it."""
+        """Stop a codespace; gives it as GitHub then describes it.
+
+        Raises:
+            PendingOperationError: Another operation on it is still running.
+        """
         what = f"stop codespace {name}"
-        response = await self.client.request("POST", _path(name, "/stop"), what, repeatable=True)
-        return Codespace.from_json(self.client.document(response, what))
+        return Codespace.from_json(self.client.document(await self._change("POST", name, "/stop", what), what))
 
     async def delete(self, name: str) -> None:
         """Delete a codespace and all that is in it."""
@@ -95,16 +101,21 @@ class CodespacesApi:
         """Change `display_name`, `machine` or `idle_timeout_minutes`.
 
         Raises:
-            PendingOperationError: Another operation on it is still running; only the codespace itself tells so.
+            PendingOperationError: Another operation on it is still running.
         """
         what = f"change codespace {name}"
+        return Codespace.from_json(self.client.document(await self._change("PATCH", name, "", what, changes), what))
+
+    async def _change(
+        self, method: str, name: str, rest: str, what: str, json: Mapping[str, Any] | None = None
+    ) -> httpx.Response:
+        """Send a request that may be done twice; a pending operation is told only by the codespace itself."""
         try:
-            response = await self.client.request("PATCH", _path(name), what, json=changes)
+            return await self.client.request(method, _path(name, rest), what, json=json, repeatable=True)
         except GitHubError as error:
             if error.status == _UNPROCESSABLE and (codespace := await self.get(name)).pending_operation:
                 raise pending_operation(codespace) from error
             raise
-        return Codespace.from_json(self.client.document(response, what))
 
     async def repository(self, full_name: str) -> Repository:
         """Look up a repository (`owner/name`).

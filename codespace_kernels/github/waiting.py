@@ -120,14 +120,14 @@ class ConnectableWait:
             raise WaitTimeoutError.after(what, self._timeout, advice) from None
 
     async def _until_connectable(self) -> Codespace:
-        for pause in self._pace.pauses():
+        pauses = self._pace.pauses()
+        while True:
             codespace = await self._look()
             if codespace.tunnel is not None and codespace.phase is Phase.READY:
                 return codespace
             await self._react(codespace)
             self._report(codespace)
-            await asyncio.sleep(pause)
-        raise AssertionError  # The pauses have no end.
+            await asyncio.sleep(next(pauses))
 
     async def _look(self) -> Codespace:
         try:
@@ -203,13 +203,12 @@ async def wait_until_created(
     began = time.monotonic()
     try:
         async with asyncio.timeout(pace.creation):
-            for pause in pace.pauses():
-                if _under_way(codespace):
-                    break
+            pauses = pace.pauses()
+            while not _under_way(codespace):
                 elapsed = time.monotonic() - began
                 text = f"Creating codespace {codespace.name} ({codespace.state_text}, {elapsed:.0f} s)"
                 progress(ProgressEvent("create", text))
-                await asyncio.sleep(pause)
+                await asyncio.sleep(next(pauses))
                 codespace = await _found(api, codespace)
     except TimeoutError:
         what = f"the creation of codespace {codespace.name} (last state: {codespace.state_text})"
