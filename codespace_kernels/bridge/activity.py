@@ -42,6 +42,7 @@ class Activity:
         self._idle_grace = idle_grace
         self._busy: dict[str, bytes] = {}
         self._answered: set[str] = set()
+        self._connected = True
         self._last_published = time.monotonic()
         self._timer: asyncio.TimerHandle | None = None
 
@@ -96,6 +97,11 @@ class Activity:
         self._busy.clear()
         self._set(state)
 
+    def connected(self, connected: bool) -> None:
+        """Note whether the way to the kernel is whole; while it is not, a missing `idle` means nothing."""
+        self._connected = connected
+        self._last_published = time.monotonic()
+
     def revived(self) -> None:
         """Note that there is a living kernel again."""
         if self.state == "dead":
@@ -124,12 +130,15 @@ class Activity:
         self._timer = None
         if not self._answered:
             return
-        if time.monotonic() - self._last_published >= self._idle_grace:
-            for msg_id in list(self._answered):
-                header = self._busy[msg_id]
-                self._done(msg_id)
-                self._idle_lost(header)
-            if not self._busy:
-                self._set("idle")
+        if self._connected and time.monotonic() - self._last_published >= self._idle_grace:
+            self._give_up_idle()
         else:
             self._watch()
+
+    def _give_up_idle(self) -> None:
+        for msg_id in list(self._answered):
+            header = self._busy[msg_id]
+            self._done(msg_id)
+            self._idle_lost(header)
+        if not self._busy:
+            self._set("idle")

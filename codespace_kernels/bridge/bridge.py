@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import zmq
 
-from codespace_kernels.bridge.activity import Activity
+from codespace_kernels.bridge.activity import IDLE_GRACE, Activity
 from codespace_kernels.bridge.gate import LocalGate
 from codespace_kernels.bridge.local_messages import LocalMessages
 from codespace_kernels.bridge.pump import SocketPump
@@ -53,14 +53,14 @@ class KernelBridge:
     `shutdown_request` are answered here. While no kernel is attached, requests wait in order (see `RequestQueue`).
     """
 
-    def __init__(self, sockets: LocalSockets, signer: Signer, owner: BridgeOwner | None) -> None:
+    def __init__(self, sockets: LocalSockets, signer: Signer, owner: BridgeOwner | None, idle_grace: float) -> None:
         self._sockets = sockets
         self._signer = signer
         self._owner = owner
         self._gate = LocalGate(signer)
         self._queue = RequestQueue()
         self._messages = LocalMessages()
-        self._activity = Activity(self._execution_state_changed, self._idle_lost)
+        self._activity = Activity(self._execution_state_changed, self._idle_lost, idle_grace=idle_grace)
         self._lifecycle = LifecycleRequests(self._messages, self._send, self._interrupt, self._shutdown_requested)
         self._handlers: list[RequestHandler] = [self._lifecycle]
         self._kernel: RemoteKernel | None = None
@@ -80,6 +80,7 @@ class KernelBridge:
         ports: Ports | None = None,
         ip: str = "127.0.0.1",
         owner: BridgeOwner | None = None,
+        idle_grace: float = IDLE_GRACE,
     ) -> KernelBridge:
         """Open the local sockets; from then on clients may connect and send.
 
@@ -89,6 +90,7 @@ class KernelBridge:
             ports: Exactly these, as VS Code's connection file names them; None takes free ones (see `connection_info`).
             ip: Address to listen on.
             owner: Told what clients ask for and what the kernel does.
+            idle_grace: Seconds of silence after which an answered request whose `idle` was lost counts as done.
 
         Raises:
             SettingsError: A port is taken, the scheme is unknown, or the key cannot stand in a connection file.
@@ -100,7 +102,7 @@ class KernelBridge:
             raise SettingsError("A kernel's key must be UTF-8 text: it stands in a JSON file.") from None
         except ValueError as error:
             raise SettingsError(f"The connection file cannot be used: {error}.") from None
-        return cls(LocalSockets(ip, ports), signer, owner)
+        return cls(LocalSockets(ip, ports), signer, owner, idle_grace)
 
     def __repr__(self) -> str:
         return f"<KernelBridge {self._sockets.ip}:{self._sockets.ports.shell} {self._activity.state}>"
@@ -138,9 +140,9 @@ class KernelBridge:
         self.detach()
         self._activity.revived()
         self._kernel = kernel
+        kernel.listen(self)
         for channel, message in self._queue.take_all():
             self._forward(kernel, channel, message)
-        kernel.listen(self)
 
     def detach(self) -> None:
         """Let go of the kernel, without ending it; requests wait again. Detaching twice is no error."""
@@ -222,6 +224,7 @@ class KernelBridge:
 
     def state_changed(self, state: KernelState, reason: str) -> None:
         """Hear what the carrier knows of the kernel; see `RemoteKernelListener`."""
+        self._activity.connected(state is not KernelState.RECONNECTING)
         if state is KernelState.RESTARTING:
             self._activity.reset("starting")
         elif state is KernelState.DEAD:

@@ -46,7 +46,9 @@ async def test_blocking_client_in_a_thread(bridge, kernel):
             client.wait_for_ready(timeout=20)
             lines: list[str] = []
             client.execute_interactive(
-                "for i in range(3): print(i)", timeout=20, output_hook=lambda m: lines.append(m["content"].get("text", ""))
+                "for i in range(3): print(i)",
+                timeout=20,
+                output_hook=lambda m: lines.append(m["content"].get("text", "")),
             )
             return lines
         finally:
@@ -134,7 +136,10 @@ async def test_interrupt_request_interrupts(bridge, kernel):
 async def test_shutdown_request_is_answered_and_never_reaches_the_kernel(bridge, kernel, owner):
     bridge.attach(kernel)
     async with subscribed(bridge) as client:
-        assert (await client.shutdown(restart=True, reply=True, timeout=10))["content"] == {"status": "ok", "restart": True}
+        assert (await client.shutdown(restart=True, reply=True, timeout=10))["content"] == {
+            "status": "ok",
+            "restart": True,
+        }
         assert owner.shutdowns == [True]
         assert (await run(client, "1"))[0]["status"] == "ok"
     assert "shutdown_request" not in [m.header_dict()["msg_type"] for m in kernel.sent]

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from codespace_kernels.bridge.strict_json import strict_message
+from codespace_kernels.messages import MalformedMessageError, Message
+
+_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text()
+    | st.sampled_from(["NaN", ": NaN", "-Infinity"]),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=20,
+)
+
+
+def message(content: bytes) -> Message:
+    return Message((b"t",), b"{}", b"{}", b"{}", content, (b"NaN",))
+
+
+def refuse(word: str) -> None:
+    raise AssertionError(f"{word} is no JSON")
+
+
+def without_constants(value):
+    if isinstance(value, dict):
+        return {key: without_constants(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [without_constants(item) for item in value]
+    return None if isinstance(value, float) and (value != value or abs(value) == float("inf")) else value
+
+
+@given(_values, st.sampled_from([None, 1, "\t"]), st.sampled_from([(",", ":"), (", ", ": ")]))
+def test_whatever_python_writes_becomes_json_of_the_same_value(value, indent, separators):
+    content = json.dumps({"data": value}, indent=indent, separators=separators).encode()
+    strict = strict_message(message(content))
+    assert json.loads(strict.content, parse_constant=refuse) == without_constants({"data": value})
+    assert strict.buffers == (b"NaN",)
+
+
+@given(st.binary())
+def test_what_needs_no_repair_is_not_touched(data):
+    content = json.dumps({"image": data.hex() + "NaN", "text": "a NaN: NaN"}).encode()
+    assert strict_message(message(content)).content == content
+
+
+def test_base64_is_not_decoded():
+    one = message(b'{"png":"abNaNcd/NaN+Infinity"}')
+    assert strict_message(one) is one
+
+
+def test_what_python_cannot_read_either_is_refused():
+    with pytest.raises(MalformedMessageError):
+        strict_message(message(b"{: NaN"))
