@@ -1,0 +1,106 @@
+"""The program around the verbs: which there are, how errors become exit codes, what Ctrl-C does."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+import os
+import sys
+import traceback
+from typing import TYPE_CHECKING
+
+from codespace_kernels import __version__
+from codespace_kernels.errors import CodespaceKernelsError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+VERBS = {
+    "demo": "start an emulated codespace, run a notebook in it, and clean up",
+    "list": "list your codespaces and their state",
+    "create": "create a codespace; says first who pays",
+    "connect": "connect to a codespace and write a kernelspec for each of its kernels",
+    "disconnect": "give up the connection to a codespace",
+    "status": "show connections, kernels and what each is doing",
+    "stop": "stop a codespace",
+    "quit": "end the broker, the process that holds every connection",
+    "emulator": "codespaces that run on this machine, in place of an account",
+}
+"""Every verb and its line in `--help`. A verb's module is imported only when the verb is used."""
+
+EPILOG = """\
+exit codes:
+  0    done
+  1    failed; one line on stderr says why
+  2    a flag, argument or setting cannot be used
+  3    no codespace or kernel has this name
+  4    GitHub does not accept the token, or there is none
+  130  interrupted
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb; give its exit code. Bad usage ends in SystemExit, as argparse has it."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = build_parser(arguments).parse_args(arguments)
+    if options.debug:
+        logging.basicConfig(level=logging.DEBUG, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        code = int(options.func(options))
+        sys.stdout.flush()
+    except CodespaceKernelsError as error:
+        return _fail(str(error), error.exit_code, debug=options.debug)
+    except KeyboardInterrupt:
+        return _fail("Interrupted.", 130, debug=options.debug)
+    except BrokenPipeError:
+        # Whoever read our output has enough (`… | head`). Python flushes stdout once more at exit: give it a place.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        return _fail(_unexpected(error), 1, debug=options.debug)
+    return code
+
+
+def build_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
+    """Give the parser, complete for the verb that the arguments name and by name only for the others."""
+    parser = argparse.ArgumentParser(
+        prog="codespace-kernels",
+        description="Run notebooks in a GitHub Codespace as if its kernels were local ones.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    parser.add_argument("--debug", action="store_true", help="log everything to stderr, tracebacks too")
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+    # Options before the verb take no value, so the first word is the verb.
+    wanted = next((word for word in arguments if not word.startswith("-")), "")
+    for verb, summary in VERBS.items():
+        if verb == wanted:
+            importlib.import_module(f"codespace_kernels.cli.{verb}").add_parser(verbs)
+        else:
+            verbs.add_parser(verb, help=summary)
+    return parser
+
+
+def _fail(text: str, code: int, *, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    # One line, so that scripts and logs can take it whole.
+    print(f"Error: {' '.join(text.split())}", file=sys.stderr)
+    return code
+
+
+def _unexpected(error: Exception) -> str:
+    """Keep the traceback of a defect of ours; give the line that tells of it."""
+    from codespace_kernels.settings import state_dir
+
+    what = f"Unexpected {type(error).__name__}: {error}."
+    try:
+        path = state_dir() / "errors.log"
+        path.touch(mode=0o600)
+        with path.open("a", encoding="utf-8") as log:
+            traceback.print_exc(file=log)
+    except (OSError, CodespaceKernelsError):
+        return f"{what} Run it again with --debug to see where."
+    return f"{what} This is a defect; where it happened stands in {path}."

@@ -1,0 +1,101 @@
+"""What the verbs want to know of the broker, without starting one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from codespace_kernels import kernelspecs
+from codespace_kernels.broker.client import BrokerClient
+from codespace_kernels.cli import terminal
+from codespace_kernels.errors import BrokerError, WorkspaceNotFoundError
+
+if TYPE_CHECKING:
+    from codespace_kernels.target import Account
+
+QUIT_TIMEOUT = 40.0
+"""Seconds for a broker to end its kernels and connections, each of which it does in bounded time."""
+
+
+def broker_status() -> dict[str, Any]:
+    """Give the broker's `status`; `broker` is None and the lists are empty where none runs."""
+    client = BrokerClient()
+    if not client.running():
+        return {"broker": None, "workspaces": [], "kernels": []}
+    return dict(client.call("GET", "status"))
+
+
+def end_broker() -> bool:
+    """End the broker and wait until its process is gone; tell whether there was one.
+
+    Raises:
+        BrokerError: It did not end in time.
+    """
+    client = BrokerClient()
+    if not client.running():
+        return False
+    try:
+        process = psutil.Process(client.call("POST", "quit", {})["pid"])
+        process.wait(QUIT_TIMEOUT)
+    except psutil.NoSuchProcess:
+        return True
+    except psutil.TimeoutExpired as error:
+        raise BrokerError(f"The broker (process {error.pid}) did not end within {QUIT_TIMEOUT:g} s. End it.") from None
+    return True
+
+
+def kernels_of(workspace: str, account: Account) -> list[dict[str, Any]]:
+    """Give the kernels that the broker holds in a workspace and that have not ended."""
+    return [
+        kernel
+        for kernel in broker_status()["kernels"]
+        if (kernel["workspace"], kernel["api_url"]) == (workspace, account.api_url)
+        and kernel["state"] not in {"dead", "ended"}
+    ]
+
+
+def consent_to_end_kernels(workspace: str, account: Account, action: str, *, yes: bool) -> bool:
+    """Say which kernels end by what is about to be done, and ask; no kernels, no question.
+
+    Args:
+        workspace: Name of the workspace.
+        account: Whose.
+        action: What is about to be done, as the start of a sentence: "Stopping hello".
+        yes: Consent was given already.
+
+    Raises:
+        SettingsError: There is something to ask and nobody to answer.
+    """
+    kernels = kernels_of(workspace, account)
+    if not kernels:
+        return True
+    terminal.say(f"{action} ends {len(kernels)} kernel{'s' if len(kernels) > 1 else ''}:")
+    for kernel in kernels:
+        terminal.say(f"  {kernel['kernel']}, {kernel['state']} {kernel['session']}".rstrip())
+    if yes:
+        return True
+    terminal.must_be_able_to_ask(action)
+    return terminal.ask("Go on?")
+
+
+def known_workspace(name: str, account: Account) -> str:
+    """Find a workspace among those that are connected or have kernelspecs here, without asking the provider.
+
+    Args:
+        name: Its name, or its repository where only one workspace of that repository is known.
+        account: Whose.
+
+    Raises:
+        WorkspaceNotFoundError: None, or more than one.
+    """
+    specs = [spec for spec in kernelspecs.installed().values() if spec.target.account == account]
+    names = {spec.target.workspace for spec in specs}
+    names |= {entry["name"] for entry in broker_status()["workspaces"] if entry["api_url"] == account.api_url}
+    if name in names:
+        return name
+    matches = {spec.target.workspace for spec in specs if spec.repository.lower() == name.lower()}
+    if len(matches) == 1:
+        return matches.pop()
+    known = f"Known are: {', '.join(sorted(names))}." if names else "Nothing is connected."
+    raise WorkspaceNotFoundError(f"No codespace {name!r} is connected or has kernelspecs here. {known}")

@@ -1,0 +1,140 @@
+"""`codespace-kernels connect NAME`: connect to a codespace and write a kernelspec for each of its kernels.
+
+A stopped codespace is started, unless `--no-start` is given.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from codespace_kernels import kernelspecs
+from codespace_kernels.broker.client import BrokerClient
+from codespace_kernels.cli import options as shared
+from codespace_kernels.cli import terminal
+from codespace_kernels.errors import KernelNotFoundError
+from codespace_kernels.progress import ProgressEvent
+from codespace_kernels.providers.base import Workspace
+from codespace_kernels.remote_kernel import RemoteKernelSpec
+from codespace_kernels.target import Target
+
+if TYPE_CHECKING:
+    import argparse
+    from pathlib import Path
+
+    from codespace_kernels.broker.protocol import Access
+
+NEXT = """\
+Where to find them:
+  JupyterLab, Notebook  in the launcher and in every kernel list, within a minute or after a reload of the page
+  VS Code               Select Another Kernel… > Jupyter Kernel…, after its refresh button or Reload Window
+  anything else         by name: jupyter nbconvert --to notebook --execute --ExecutePreprocessor.kernel_name={name} …"""
+
+
+class WrittenSpec(NamedTuple):
+    """A kernelspec that was written here: its name, what pickers show, its name in the workspace, and its folder."""
+
+    name: str
+    display_name: str
+    kernel: str
+    folder: Path
+
+    def to_json(self) -> dict[str, str]:
+        """Give what `--json` prints."""
+        return {**self._asdict(), "folder": str(self.folder)}
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the verb."""
+    parents = [shared.account(), shared.transport(), shared.output()]
+    parser = subparsers.add_parser("connect", description=__doc__, parents=parents)
+    parser.add_argument("name", metavar="NAME", help="the codespace, or its title or repository if that is clear")
+    parser.add_argument(
+        "--kernel", action="append", default=[], metavar="KERNEL", help="only this kernel; may be given several times"
+    )
+    parser.add_argument("--no-start", action="store_true", help="fail if the codespace is stopped")
+    parser.set_defaults(func=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Connect to a codespace."""
+    answer = ask_broker(shared.chosen_access(options), options.name, start=not options.no_start)
+    written = write_specs(shared.chosen_access(options), answer, options.kernel)
+    if options.json:
+        terminal.print_json(
+            {
+                "workspace": answer["workspace"],
+                "connection": answer["connection"],
+                "kernelspecs": [spec.to_json() for spec in written],
+                "offers": answer["offers"],
+            }
+        )
+    else:
+        report(answer, written)
+    return 0
+
+
+def ask_broker(access: Access, name: str, *, start: bool = True) -> dict[str, Any]:
+    """Let the broker connect; give its answer (see `broker.Broker.connect`).
+
+    Raises:
+        CodespaceKernelsError: The workspace cannot be had.
+    """
+    client = BrokerClient()
+    with terminal.progress() as progress:
+        progress(ProgressEvent("find", f"Connecting to {name}"))
+        client.ensure()
+        body = {"access": access.to_json(), "workspace": name, "start": start}
+        return client.stream("workspaces/connect", body, progress)
+
+
+def write_specs(access: Access, answer: dict[str, Any], wanted: list[str]) -> list[WrittenSpec]:
+    """Write kernelspecs for the kernels of a connected workspace.
+
+    Args:
+        access: Whose workspace.
+        answer: The broker's.
+        wanted: Names of kernels there; empty for all.
+
+    Raises:
+        KernelNotFoundError: There is none of a wanted name, or none at all. Nothing was written.
+        SettingsError: The kernels folder cannot be written.
+    """
+    workspace = Workspace.from_json(answer["workspace"])
+    remote = {name: RemoteKernelSpec.from_json(spec) for name, spec in answer["kernelspecs"].items()}
+    check_kernels(workspace.name, remote.keys(), wanted, answer["offers"])
+    targets = {Target(access.account, workspace.name, name): remote[name] for name in wanted or remote}
+    written = kernelspecs.write(workspace, targets)
+    return [
+        WrittenSpec(name, json.loads((folder / "kernel.json").read_text())["display_name"], target.kernel, folder)
+        for target, (name, folder) in zip(targets, written.items(), strict=True)
+    ]
+
+
+def check_kernels(workspace: str, known: Any, wanted: list[str], offers: list[str]) -> None:
+    """Check that the wanted kernels exist.
+
+    Raises:
+        KernelNotFoundError: One does not, or there are none at all; says what there is.
+    """
+    missing = [name for name in wanted if name not in known]
+    if missing:
+        raise KernelNotFoundError(
+            f"{workspace} has no kernel {', '.join(missing)}. It has: {', '.join(sorted(known)) or 'none'}."
+        )
+    if not known:
+        advice = f"Install ipykernel into one of its Pythons, such as {offers[0]}" if offers else "Install ipykernel"
+        raise KernelNotFoundError(f"{workspace} has no kernels. {advice}, and connect again.")
+
+
+def report(answer: dict[str, Any], written: list[WrittenSpec]) -> None:
+    """Say what was written and where front ends show it."""
+    workspace = answer["workspace"]
+    place = " ".join(part for part in (workspace["repository"], workspace["ref"]) if part)
+    terminal.say(f"Connected to {workspace['name']}{f' ({place})' if place else ''} by {answer['connection']}.")
+    terminal.print_table(
+        ("NAME", "SHOWN AS", "KERNELSPEC"), [(spec.name, spec.display_name, str(spec.folder)) for spec in written]
+    )
+    for offer in answer["offers"]:
+        terminal.say(f"{offer} there has no ipykernel: install it to have that Python as a kernel, too.")
+    terminal.say(NEXT.format(name=written[0].name))

@@ -1,0 +1,103 @@
+"""What a person sees: progress and remarks on stderr, tables on stdout, questions where there is a terminal.
+
+Stdout carries results only, so that a script can take them; where it is no terminal a table becomes lines of cells
+between tabs, as `gh` has it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+from codespace_kernels.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from codespace_kernels.progress import Progress, ProgressEvent
+
+
+def say(text: str = "") -> None:
+    """Tell a person something that is no result."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def print_json(value: Any) -> None:
+    """Print a result for a program."""
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a result for a person, or for a program that splits at tabs (then without the column names)."""
+    if not sys.stdout.isatty():
+        for row in rows:
+            print("\t".join(" ".join(cell.split()) for cell in row))
+        return
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*columns, box=SIMPLE_HEAD, pad_edge=False)
+    for row in rows:
+        table.add_row(*(Text(cell, overflow="fold") for cell in row))
+    Console().print(table)
+
+
+@contextlib.contextmanager
+def progress() -> Iterator[Progress]:
+    """Show what long work is doing: one changing line in a terminal, else a plain line for each step."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _plain_lines()
+        return
+    from rich.text import Text
+
+    with console.status("") as status:
+        yield lambda event: status.update(Text(_line(event)))
+
+
+def _plain_lines() -> Progress:
+    shown = ""
+
+    def show(event: ProgressEvent) -> None:
+        nonlocal shown
+        # The same step again and again says nothing new in a log.
+        if event.message != shown:
+            shown = event.message
+            say(_line(event))
+
+    return show
+
+
+def _line(event: ProgressEvent) -> str:
+    share = "" if event.fraction is None else f" ({event.fraction:.0%})"
+    return f"{event.message}{share} …"
+
+
+def is_interactive() -> bool:
+    """Tell whether a person can answer a question."""
+    return sys.stdin is not None and sys.stdin.isatty()
+
+
+def must_be_able_to_ask(what: str) -> None:
+    """Refuse where nobody could answer.
+
+    Args:
+        what: What needs a consent, as the start of a sentence.
+
+    Raises:
+        SettingsError: Stdin is no terminal.
+    """
+    if not is_interactive():
+        raise SettingsError(f"{what} needs your consent, and there is no terminal to ask in. Add --yes to give it.")
+
+
+def ask(question: str) -> bool:
+    """Ask a question on stderr; only a clear yes is one."""
+    print(f"{question} [y/N] ", file=sys.stderr, end="", flush=True)
+    return sys.stdin.readline().strip().lower() in {"y", "yes"}
