@@ -1,0 +1,231 @@
+"""The emulated dev-tunnel service: which tunnels exist, who hosts them, which relays are open.
+
+The HTTP side of it is in `tunnels_api`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import logging
+import threading
+from typing import TYPE_CHECKING, Any
+
+from codespace_kernels.emulator.tunnel_tokens import TokenError, TokenIssuer
+
+if TYPE_CHECKING:
+    from codespace_kernels.emulator.faults import Fault, FaultBoard
+    from codespace_kernels.emulator.relay import RelayStream
+    from codespace_kernels.emulator.tunnel_host import TunnelHost
+
+logger = logging.getLogger(__name__)
+
+CLUSTER_ID = "127"
+"""A client puts `{clusterId}.` before the service's host unless the host begins so: 127.0.0.1 does."""
+
+CONNECT, MANAGE_PORTS = "connect", "manage:ports"
+
+TOKEN_LIFETIME = 24 * 3600.0
+"""Seconds. The real lifetime for codespaces is not known; a day was seen on another product's token."""
+
+
+@dataclasses.dataclass
+class Tunnel:
+    """One tunnel.
+
+    Attributes:
+        tunnel_id: Its id.
+        codespace: Name of the codespace it leads to.
+        host: Its host while the codespace runs.
+        ports: TunnelPort objects by port number.
+        relays: Open relay connections.
+    """
+
+    tunnel_id: str
+    codespace: str
+    host: TunnelHost | None = None
+    ports: dict[int, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    relays: set[RelayStream] = dataclasses.field(default_factory=set)
+
+
+def tunnel_id_for(codespace: str) -> str:
+    """Give the id of a codespace's tunnel: eight letters and digits, the same for the same name."""
+    number = int.from_bytes(hashlib.sha256(codespace.encode()).digest()[:8], "big")
+    digits = "0123456789bcdfghjklmnpqrstvwxz"
+    text = ""
+    for _ in range(8):
+        number, digit = divmod(number, len(digits))
+        text += digits[digit]
+    return text
+
+
+class TunnelService:
+    """All tunnels of one emulator. Safe to use from any thread.
+
+    Attributes:
+        base_url: Where the service answers, such as `http://127.0.0.1:8080`; set by the server once it listens.
+        relay_connections: How many relay websockets were ever opened.
+        token_lifetime: Seconds that new tokens are good for.
+    """
+
+    def __init__(self, faults: FaultBoard) -> None:
+        self.base_url = ""
+        self.relay_connections = 0
+        self.token_lifetime = TOKEN_LIFETIME
+        self._faults = faults
+        self._issuer = TokenIssuer()
+        self._lock = threading.Lock()
+        self._tunnels: dict[str, Tunnel] = {}
+        faults.subscribe(self._fault_changed)
+
+    @property
+    def open_relays(self) -> int:
+        """How many relay websockets are open now."""
+        with self._lock:
+            return sum(len(tunnel.relays) for tunnel in self._tunnels.values())
+
+    def handlers(self) -> list[tuple[str, type, dict[str, Any]]]:
+        """Give the routes for a tornado application: management API and relay."""
+        from codespace_kernels.emulator import tunnels_api
+
+        return tunnels_api.routes(self)
+
+    def register(self, codespace: str, host: TunnelHost, ports: list[int]) -> Tunnel:
+        """Take a host that is ready for clients.
+
+        Args:
+            codespace: Name of the codespace that it stands in.
+            host: The host.
+            ports: The ports that the tunnel has from the beginning; labelled as internal.
+        """
+        tunnel_id = tunnel_id_for(codespace)
+        with self._lock:
+            tunnel = self._tunnels.setdefault(tunnel_id, Tunnel(tunnel_id, codespace))
+            tunnel.host = host
+            tunnel.ports = {}
+        for port in ports:
+            self.set_port(tunnel, port, {"labels": ["InternalPort"], "protocol": "http"})
+        return tunnel
+
+    def unregister(self, codespace: str) -> None:
+        """Let go of a codespace's host. Its tunnel stays known, without endpoint and ports; relays are cut."""
+        tunnel = self.find(tunnel_id_for(codespace))
+        if tunnel is None:
+            return
+        with self._lock:
+            tunnel.host = None
+            tunnel.ports = {}
+            relays = list(tunnel.relays)
+        for relay in relays:
+            relay.close()
+
+    def find(self, tunnel_id: str) -> Tunnel | None:
+        """Give the tunnel with this id."""
+        with self._lock:
+            return self._tunnels.get(tunnel_id)
+
+    def set_port(self, tunnel: Tunnel, number: int, wish: dict[str, Any]) -> dict[str, Any]:
+        """Create or replace a port.
+
+        Args:
+            tunnel: The tunnel.
+            number: Port number on the machine.
+            wish: TunnelPort object as a client sends it; other fields than those it may set are not taken.
+
+        Returns:
+            The whole TunnelPort object.
+        """
+        port = {
+            "clusterId": CLUSTER_ID,
+            "tunnelId": tunnel.tunnel_id,
+            "portNumber": number,
+            "name": wish.get("name") or "",
+            "description": wish.get("description") or "",
+            "labels": list(wish.get("labels") or []),
+            "protocol": wish.get("protocol") or "auto",
+            "isDefault": bool(wish.get("isDefault")),
+            "accessControl": {"entries": [], **(wish.get("accessControl") or {})},
+            "options": wish.get("options") or {},
+            "status": {},
+            "portForwardingUris": [f"https://{tunnel.codespace}-{number}.app.github.dev/"],
+            "inspectionUri": f"https://{tunnel.codespace}-{number}-inspect.app.github.dev/",
+        }
+        with self._lock:
+            tunnel.ports[number] = port
+        return port
+
+    def ports(self, tunnel: Tunnel) -> dict[int, dict[str, Any]]:
+        """Give the tunnel's ports by number, in order."""
+        with self._lock:
+            return dict(sorted(tunnel.ports.items()))
+
+    def delete_port(self, tunnel: Tunnel, number: int) -> bool:
+        """Remove a port; false when there is none."""
+        with self._lock:
+            return tunnel.ports.pop(number, None) is not None
+
+    def mint(self, codespace: str, scope: str) -> str:
+        """Make a token of a scope for a codespace's tunnel; an expired one under the fault `token-expired`."""
+        lifetime = -60.0 if self._faults.get("token-expired", codespace) else self.token_lifetime
+        return self._issuer.mint(tunnel_id_for(codespace), CLUSTER_ID, scope, lifetime)
+
+    def scopes(self, authorization: str, tunnel: Tunnel) -> set[str]:
+        """Check an `Authorization: Tunnel …` header and give the token's scopes.
+
+        Raises:
+            TokenError: There is no token that is good for this tunnel.
+        """
+        scheme, _, token = authorization.partition(" ")
+        if scheme.lower() != "tunnel" or not token:
+            raise TokenError("A tunnel access token is required.")
+        scopes = self._issuer.scopes(token.strip(), tunnel.tunnel_id)
+        if self._faults.take("token-expired", tunnel.codespace):
+            raise TokenError("The token has expired.")
+        return scopes
+
+    def open_relay(self, tunnel: Tunnel, stream: RelayStream) -> None:
+        """Give a new relay connection to the tunnel's host."""
+        with self._lock:
+            host = tunnel.host
+            self.relay_connections += 1
+            tunnel.relays.add(stream)
+        fault = self._faults.get("relay-blackhole", tunnel.codespace)
+        if fault is not None:
+            _hold(stream, fault)
+        if host is None:
+            stream.free()
+            self._relay_ended(tunnel, stream)
+            return
+        logger.info("relay to %s opened", tunnel.codespace)
+        host.serve(stream, lambda: self._relay_ended(tunnel, stream))
+
+    def _relay_ended(self, tunnel: Tunnel, stream: RelayStream) -> None:
+        with self._lock:
+            tunnel.relays.discard(stream)
+        logger.info("relay to %s closed", tunnel.codespace)
+
+    def _relays(self, codespace: str | None) -> list[RelayStream]:
+        with self._lock:
+            return [
+                relay
+                for tunnel in self._tunnels.values()
+                if codespace in (None, tunnel.codespace)
+                for relay in tunnel.relays
+            ]
+
+    def _fault_changed(self, fault: Fault, active: bool) -> None:
+        if fault.kind == "relay-drop" and active:
+            for relay in self._relays(fault.codespace):
+                relay.drop()
+        elif fault.kind == "relay-blackhole":
+            for relay in self._relays(fault.codespace):
+                if active:
+                    _hold(relay, fault)
+                else:
+                    relay.release()
+
+
+def _hold(relay: RelayStream, fault: Fault) -> None:
+    seconds = float(fault.options.get("seconds", 0))
+    logger.info("relay held for %s", f"{seconds:g} s" if seconds else "ever, until released")
+    relay.hold(seconds or None)
