@@ -112,7 +112,9 @@ class HostKeyPins:
                 raise HostKeyError(
                     f"{self._path} was written by another version of this program. Upgrade, or delete the file."
                 )
-            return PinnedKey(str(data["workspace"]), str(data["key_type"]), base64.b64decode(data["key"], validate=True))
+            return PinnedKey(
+                str(data["workspace"]), str(data["key_type"]), base64.b64decode(data["key"], validate=True)
+            )
         except FileNotFoundError:
             return None
         except OSError as error:

@@ -100,4 +100,3 @@ def _write_public(path: Path, line: str) -> None:
     content = f"{line}\n".encode()
     if not path.exists() or path.read_bytes() != content:
         replace_file(path, content)
-

@@ -40,6 +40,7 @@ class OutboxPacketizer(Packetizer):
         self._wire = wire
         self._waiting: collections.deque[bytes] = collections.deque()
         self._size = 0
+        self._kept_back = False
         self._changed = threading.Condition()
         self._uncongested = threading.Event()
         self._uncongested.set()
@@ -75,10 +76,14 @@ class OutboxPacketizer(Packetizer):
             sent = 0 if self._waiting else self._send(out)
             if sent < len(out):
                 self._store(out[sent:])
+            elif self._kept_back:
+                self._wake_flusher()
 
     def _send(self, data: bytes) -> int:
         try:
-            return self._wire.send_nowait(data)
+            sent = self._wire.send_nowait(data)
+            self._kept_back = not self._wire.flush_nowait()
+            return sent
         except OSError as error:
             self.failure = error
             raise EOFError from error
@@ -88,6 +93,9 @@ class OutboxPacketizer(Packetizer):
         self._size += len(data)
         if self._size > HIGH_WATER:
             self._uncongested.clear()
+        self._wake_flusher()
+
+    def _wake_flusher(self) -> None:
         if self._flusher is None:
             self._flusher = threading.Thread(target=self._flush, name="codespace-kernels ssh outbox", daemon=True)
             self._flusher.start()
@@ -106,12 +114,13 @@ class OutboxPacketizer(Packetizer):
 
     def _wait_for_work(self) -> bool:
         with self._changed:
-            while not self._waiting and not self.closed:
+            while not (self._waiting or self._kept_back or self.closed):
                 self._changed.wait()
             return not self.closed
 
     def _send_waiting(self) -> None:
         with self._changed:
+            self._kept_back = not self._wire.flush_nowait()
             while self._waiting:
                 head = self._waiting.popleft()
                 sent = self._send(head)

@@ -72,7 +72,7 @@ class SshSession(_Transport):
         window: Bytes that the peer may send on a channel before we take them.
     """
 
-    _preferred_ciphers = (*GCM_CIPHERS, "aes128-ctr", "aes192-ctr", "aes256-ctr")
+    _preferred_ciphers: tuple[str, ...] = (*GCM_CIPHERS, "aes128-ctr", "aes192-ctr", "aes256-ctr")
     _channel_handler_table = HANDLERS
 
     def __init__(self, wire: Wire, *, window: int = 2097152) -> None:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar, TypeVarTuple, Unpack
 
 from codespace_kernels.errors import WaitTimeoutError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-P = ParamSpec("P")
+Ts = TypeVarTuple("Ts")
 T = TypeVar("T")
 
 
@@ -28,7 +28,29 @@ def call_in_loop(loop: asyncio.AbstractEventLoop, callback: Callable[..., object
             raise
 
 
-async def run_blocking(what: str, timeout: float, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+class _Outcome(Generic[T]):
+    def __init__(self, loop: asyncio.AbstractEventLoop, discard: Callable[[T], object] | None) -> None:
+        self.future: asyncio.Future[T] = loop.create_future()
+        self._discard = discard
+
+    def succeed(self, result: T) -> None:
+        if not self.future.done():
+            self.future.set_result(result)
+        elif self._discard is not None:
+            self._discard(result)
+
+    def fail(self, error: BaseException) -> None:
+        if not self.future.done():
+            self.future.set_exception(error)
+
+
+async def run_blocking(
+    what: str,
+    timeout: float,
+    function: Callable[[Unpack[Ts]], T],
+    *args: *Ts,
+    discard: Callable[[T], object] | None = None,
+) -> T:
     """Run a blocking function in a daemon thread of its own.
 
     The thread is not ended when the wait is: the function must have a bound of its own, or be woken by the caller.
@@ -38,35 +60,28 @@ async def run_blocking(what: str, timeout: float, function: Callable[P, T], /, *
         timeout: Seconds.
         function: Called with the rest of the arguments.
         args: For the function.
-        kwargs: For the function.
+        discard: Frees a result that comes when nobody waits for it any more; called on the loop.
 
     Raises:
         WaitTimeoutError: No result in time.
     """
     loop = asyncio.get_running_loop()
-    future: asyncio.Future[T] = loop.create_future()
-
-    def settle(result: T | None, error: BaseException | None) -> None:
-        if future.done():
-            return
-        if error is not None:
-            future.set_exception(error)
-        else:
-            future.set_result(result)  # type: ignore[arg-type]  # None only where T allows it
+    outcome = _Outcome(loop, discard)
 
     def work() -> None:
         try:
-            result = function(*args, **kwargs)
+            result = function(*args)
         except BaseException as error:
-            call_in_loop(loop, settle, None, error)
+            call_in_loop(loop, outcome.fail, error)
         else:
-            call_in_loop(loop, settle, result, None)
+            call_in_loop(loop, outcome.succeed, result)
 
     threading.Thread(target=work, name=f"codespace-kernels {what}", daemon=True).start()
     try:
         async with asyncio.timeout(timeout):
-            return await future
+            return await outcome.future
     except TimeoutError:
-        if future.done() and not future.cancelled():
+        if outcome.future.done() and not outcome.future.cancelled():
+            # The function's own.
             raise
         raise WaitTimeoutError.after(what, timeout) from None

@@ -65,6 +65,17 @@ class Wire(ABC):
             OSError: The wire broke or is closed.
         """
 
+    def flush_nowait(self) -> bool:
+        """Send what a wire took from `send_nowait` and keeps back still, as far as possible without waiting.
+
+        Returns:
+            Whether nothing is kept back any more.
+
+        Raises:
+            OSError: The wire broke or is closed.
+        """
+        return True
+
     @abstractmethod
     def wait_writable(self, seconds: float) -> None:
         """Wait until `send_nowait` may take something, or for so long.
@@ -90,19 +101,26 @@ class SocketWire(Wire):
         if sock.family in (socket.AF_INET, socket.AF_INET6):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._sock = sock
+        self._is_tls = isinstance(sock, ssl.SSLSocket)
         self._lock = threading.Lock()
         self._readable = _Selector()
         self._readable.register(sock, selectors.EVENT_READ)
         self._writable = _Selector()
         self._writable.register(sock, selectors.EVENT_WRITE)
 
-    def _receive(self) -> bytes:
+    def recv_any(self) -> bytes:
+        """Give whatever is there, as `recv` does."""
         while not self._closed:
+            # A plain socket is worth asking only when it is ready; TLS may have decrypted data in store.
+            if not self._is_tls and not self._readable.select(POLL_SECONDS):
+                raise TimeoutError
             with contextlib.suppress(*_NOT_READY), self._lock:
                 return self._sock.recv(READ_SIZE)
             if not self._readable.select(POLL_SECONDS):
                 raise TimeoutError
         return b""
+
+    _receive = recv_any
 
     def send_nowait(self, data: bytes) -> int:
         """See `Wire.send_nowait`."""

@@ -10,7 +10,7 @@ from codespace_kernels.ssh.connection import SshConnection
 from codespace_kernels.ssh.hostkeys import HostKeyPins
 from codespace_kernels.ssh.keepalive import KeepaliveOptions
 from codespace_kernels.ssh.keys import load_or_create_user_key
-from codespace_kernels.ssh.threads import run_blocking
+from codespace_kernels.ssh.threads import call_in_loop, run_blocking
 from codespace_kernels.tunnel.tunnel import Tunnel, open_tunnel
 
 if TYPE_CHECKING:
@@ -94,11 +94,8 @@ async def connect_codespace(
         SshError: SSH failed, or the user's key cannot be used.
         WaitTimeoutError: A step took too long.
     """
-    # The key needs the disk, the tunnel the network.
-    key, tunnel = await asyncio.gather(
-        run_blocking("the SSH key", _KEY_SECONDS, load_or_create_user_key),
-        open_tunnel(properties, progress, keepalive=keepalive),
-    )
+    key = await run_blocking("the SSH key", _KEY_SECONDS, load_or_create_user_key)
+    tunnel = await open_tunnel(properties, progress, keepalive=keepalive)
     try:
         return CodespaceConnection(tunnel, await _log_in(tunnel, key, name, progress, keepalive))
     except BaseException:
@@ -116,7 +113,7 @@ async def _log_in(
     pins = HostKeyPins(
         name,
         verified_tunnel=tunnel.verified,
-        notify=lambda notice: loop.call_soon_threadsafe(progress, ProgressEvent("ssh", notice)),
+        notify=lambda notice: call_in_loop(loop, progress, ProgressEvent("ssh", notice)),
     )
     return await SshConnection.connect(
         await tunnel.open_port(server.port),
