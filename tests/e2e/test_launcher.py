@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -56,7 +57,7 @@ def launch(kernel_name, connection_file):
         command = [argument.format(connection_file=connection_file) for argument in spec.argv]
         path = spec.env["PATH"].replace("${PATH}", os.environ["PATH"])
         environment = {**os.environ, **spec.env, "PATH": path, **env}
-        executable = next(p for d in path.split(os.pathsep) if os.path.exists(p := os.path.join(d, command[0])))
+        executable = shutil.which(command[0], path=path)
         process = subprocess.Popen(command, executable=executable, env=environment, stdin=subprocess.PIPE,
                                    stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # fmt: skip
         started.append(process)
