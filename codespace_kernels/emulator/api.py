@@ -69,6 +69,7 @@ class ApiHandler(RequestHandler):
         self.quota = shared.quota
         self.base = shared.base
         self._operations = operations
+        self._kept_headers: dict[str, str] = {}
 
     @property
     def operation(self) -> str:
@@ -100,7 +101,7 @@ class ApiHandler(RequestHandler):
                 f"The API version {version!r} is {'no longer' if retired else 'not'} supported. Supported: {known}.",
                 documentation="/about-the-rest-api/api-versions",
             )
-        self.set_header("X-GitHub-Api-Version-Selected", version)
+        self.keep_header("X-GitHub-Api-Version-Selected", version)
 
     def _check_token(self) -> None:
         scheme, _, value = self.request.headers.get("Authorization", "").partition(" ")
@@ -111,8 +112,8 @@ class ApiHandler(RequestHandler):
             raise ApiError(401, "Bad credentials", documentation="")
         self.token = token
         if token.kind == "classic":
-            self.set_header("X-OAuth-Scopes", ", ".join(token.scopes))
-            self.set_header("X-Accepted-OAuth-Scopes", self.accepted_scopes)
+            self.keep_header("X-OAuth-Scopes", ", ".join(token.scopes))
+            self.keep_header("X-Accepted-OAuth-Scopes", self.accepted_scopes)
         if self.accepted_scopes == "codespace" and not token.may_use_codespaces:
             raise ApiError(403, 'This token needs the "codespace" scope.')
 
@@ -125,7 +126,12 @@ class ApiHandler(RequestHandler):
     def set_quota_headers(self, quota: Quota) -> None:
         """Set the rate-limit headers of a quota."""
         for name, value in {**quota.to_json(), "resource": "core"}.items():
-            self.set_header(f"X-RateLimit-{name.capitalize()}", str(value))
+            self.keep_header(f"X-RateLimit-{name.capitalize()}", str(value))
+
+    def keep_header(self, name: str, value: str) -> None:
+        """Set a header that a refusal has as well; tornado drops the others before it writes an error."""
+        self._kept_headers[name] = value
+        self.set_header(name, value)
 
     def send(self, data: object, status: int = 200) -> None:
         """Answer with JSON, or with 304 where the client has it already; a 304 is free of the quota."""
@@ -220,7 +226,7 @@ class ApiHandler(RequestHandler):
             # GitHub knows no 405: a method that a path does not have is "Not Found" as well.
             error = ApiError(500, "Server Error") if status_code >= 500 else not_found()
         self.set_status(error.status_code)
-        for name, value in error.headers.items():
+        for name, value in {**self._kept_headers, **error.headers}.items():
             self.set_header(name, value)
         self.set_header("Content-Type", "application/json; charset=utf-8")
         self.finish(json.dumps(error.body))

@@ -34,6 +34,8 @@ WAKING = (CodespaceState.QUEUED, CodespaceState.STARTING)
 GOING_UP = frozenset({CodespaceState.CREATED, CodespaceState.AWAITING, *CREATING})
 UP_OR_GOING_UP = GOING_UP | {CodespaceState.AVAILABLE}
 
+_BOOT_SECONDS = 30.0
+
 IDLE_STOP_NOTICE = "Your codespace was stopped because nobody used it for the time set as its idle timeout."
 
 
@@ -198,11 +200,11 @@ class Codespace:
 
     async def _bring_up(self, states: Sequence[CodespaceState]) -> None:
         self.inside = self.host.make_inside(self)
+        boot = asyncio.create_task(self.inside.boot())
         try:
-            async with asyncio.TaskGroup() as together:
-                together.create_task(self.inside.boot())
-                together.create_task(self._pass_through(states))
-        except* Exception:
+            await self._pass_through(states)
+            await asyncio.shield(boot)
+        except Exception:
             log.exception("%s cannot start", self.name)
             await self._shut_inside()
             self._enter(CodespaceState.FAILED)
@@ -210,6 +212,9 @@ class Codespace:
             self.touch()
             self._enter(CodespaceState.AVAILABLE)
             self._watch_idleness()
+        finally:
+            # A boot works in threads, which no cancellation ends: what stops this codespace must not overtake it.
+            await asyncio.wait([boot], timeout=_BOOT_SECONDS)
 
     async def _pass_through(self, states: Sequence[CodespaceState]) -> None:
         slow = self.host.faults.take("slow-start", self.name)
