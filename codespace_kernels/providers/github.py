@@ -1,0 +1,299 @@
+"""GitHub Codespaces as a provider: GitHub's REST API to manage them, dev tunnel and SSH to reach them."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import re
+from typing import TYPE_CHECKING, Self
+
+from codespace_kernels.errors import NotFoundError, SettingsError, SshError, TunnelError, WorkspaceNotFoundError
+from codespace_kernels.github.auth import token_sources
+from codespace_kernels.github.client import GitHubClient
+from codespace_kernels.github.codespaces import CodespacesApi
+from codespace_kernels.github.models import Codespace, Phase
+from codespace_kernels.github.waiting import ConnectableWait, Pace
+from codespace_kernels.progress import Progress, ProgressEvent, silent
+from codespace_kernels.providers.base import CreateRequest, Workspace, WorkspaceState
+from codespace_kernels.providers.codespace_creation import check_request, create_codespace
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator, Mapping
+
+    from codespace_kernels.connection import Connection
+    from codespace_kernels.providers.base import JupyterUrl
+    from codespace_kernels.providers.codespace_jupyter import CodespaceJupyter
+    from codespace_kernels.target import Account
+    from codespace_kernels.tunnel.properties import TunnelProperties
+    from codespace_kernels.tunnel.tunnel import Tunnel
+
+_log = logging.getLogger(__name__)
+
+TRANSPORTS = ("auto", "tunnel", "gh")
+"""How a codespace is reached: our own tunnel client, `gh codespace ssh --stdio`, or the first that can be had."""
+
+_CODESPACE_NAME = re.compile(r"[A-Za-z0-9-]+")
+_MOST_NAMED = 10
+"""Codespaces that an error text names."""
+
+_STATES = {
+    Phase.READY: WorkspaceState.RUNNING,
+    Phase.STOPPED: WorkspaceState.STOPPED,
+    Phase.UP: WorkspaceState.STARTING,
+    Phase.DOWN: WorkspaceState.STOPPING,
+    Phase.BUSY: WorkspaceState.BUSY,
+    Phase.TERMINAL: WorkspaceState.FAILED,
+}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Way:
+    """Something open that leads to a codespace."""
+
+    workspace: str
+    notify_activity: Callable[[], Awaitable[None]]
+    close: Callable[[], Awaitable[None]]
+
+
+class CodespacesProvider:
+    """The codespaces of one account; implements `providers.base.Provider`. Use it on one event loop.
+
+    Besides what the interface says, every method may raise `AuthError` and `GitHubError`.
+
+    Args:
+        client: The account's REST client; owned from now on.
+        env: The environment of whoever asks, in which `gh` is run.
+        transport: One of `TRANSPORTS`.
+        pace: How often a starting or stopping codespace is looked at.
+
+    Raises:
+        SettingsError: The transport is not known.
+    """
+
+    def __init__(
+        self, client: GitHubClient, *, env: Mapping[str, str], transport: str = "auto", pace: Pace | None = None
+    ) -> None:
+        if transport not in TRANSPORTS:
+            raise SettingsError(f"There is no transport {transport!r}. Known ones: {', '.join(TRANSPORTS)}.")
+        self._client = client
+        self._api = CodespacesApi(client)
+        self._env = env
+        self._transport = transport
+        self._pace = pace
+        self._ways: list[_Way] = []
+        self._jupyters: dict[str, CodespaceJupyter] = {}
+
+    @classmethod
+    def for_account(cls, account: Account, env: Mapping[str, str], token: str | None, transport: str) -> Self:
+        """Make the provider of an account, as `registry.make_provider` wants it."""
+        return cls(GitHubClient(account, token_sources(account, env, token)), env=env, transport=transport)
+
+    # Finding.
+
+    async def list(self) -> list[Workspace]:
+        """List the account's codespaces; see `Provider.list`."""
+        return [workspace_of(codespace) for codespace in await self._api.list_codespaces()]
+
+    async def resolve(self, name: str) -> Workspace:
+        """Find a codespace by name, else by a display name, else by a repository that only one has."""
+        if _CODESPACE_NAME.fullmatch(name):
+            with contextlib.suppress(NotFoundError):
+                return workspace_of(await self._api.get(name))
+        return workspace_of(_chosen(await self._api.list_codespaces(), name))
+
+    # Life.
+
+    async def payer(self, request: CreateRequest) -> str:
+        """Tell who would pay; see `Provider.payer`."""
+        check_request(request)
+        return await self._api.payer(request.repository, request.ref)
+
+    async def create(self, request: CreateRequest, progress: Progress) -> Workspace:
+        """Create a codespace; see `codespace_creation.create_codespace` for what it raises."""
+        return workspace_of(await create_codespace(self._api, request, progress, self._pace))
+
+    async def ensure_running(
+        self, name: str, progress: Progress, *, start: bool = True, timeout: float = 300.0
+    ) -> Workspace:
+        """Wait until the codespace can be connected to; see `Provider.ensure_running` and `ConnectableWait.run`."""
+        return workspace_of(await self._connectable(name, progress, start=start, timeout=timeout))
+
+    async def stop(self, name: str) -> Workspace:
+        """Stop a codespace; see `Provider.stop`."""
+        with _unknown_is_told(name):
+            codespace = await self._api.get(name)
+            if codespace.phase in (Phase.STOPPED, Phase.DOWN):
+                return workspace_of(codespace)
+            return workspace_of(await self._api.stop(name))
+
+    async def delete(self, name: str) -> None:
+        """Delete a codespace and everything in it."""
+        with _unknown_is_told(name):
+            await self._api.delete(name)
+
+    # Reaching.
+
+    async def connect(self, name: str, progress: Progress) -> Connection:
+        """Open a way to a running codespace; see `Provider.connect`. One that is stopped is not started.
+
+        Raises:
+            WorkspaceStoppedError: It is stopped.
+        """
+        if self._transport == "gh":
+            await self._connectable(name, progress, start=False)
+            return await self._connect_by_gh(name, progress)
+        properties = await self._tunnel_properties(name, progress)
+        try:
+            return await self._connect_by_tunnel(properties, name, progress)
+        except TunnelError as error:
+            if self._transport == "tunnel":
+                raise
+            return await self._fall_back(name, progress, error)
+
+    async def jupyter_url(self, name: str, progress: Progress) -> JupyterUrl:
+        """Give the codespace's own JupyterLab on a local port, one for all callers; see `Provider.jupyter_url`."""
+        from codespace_kernels.providers.codespace_jupyter import CodespaceJupyter
+
+        if known := self._jupyters.get(name):
+            await known.headers()
+            return known
+
+        async def open_tunnel() -> Tunnel:
+            from codespace_kernels.tunnel.tunnel import open_tunnel
+
+            return await open_tunnel(await self._tunnel_properties(name, silent), silent)
+
+        jupyter = self._jupyters[name] = await CodespaceJupyter.open(open_tunnel, progress)
+        self._ways.append(_Way(name, jupyter.notify_activity, jupyter.close))
+        return jupyter
+
+    async def notify_activity(self, name: str) -> None:
+        """Tell the codespace that it is in use, through the way that is open; without one, nothing is done.
+
+        Raises:
+            WorkspaceConnectionError: The way was lost.
+        """
+        way = next((way for way in reversed(self._ways) if way.workspace == name), None)
+        if way is not None:
+            await way.notify_activity()
+
+    async def close(self) -> None:
+        """Close every way to a codespace, and the client; see `Provider.close`."""
+        ways, self._ways = self._ways, []
+        for way in ways:
+            await way.close()
+        await self._client.close()
+
+    async def _connectable(self, name: str, progress: Progress, *, start: bool, timeout: float = 300.0) -> Codespace:
+        with _unknown_is_told(name):
+            wait = ConnectableWait(self._api, name, progress, start=start, timeout=timeout, pace=self._pace)
+            return await wait.run()
+
+    async def _tunnel_properties(self, name: str, progress: Progress) -> TunnelProperties:
+        """Fetch what leads to the tunnel; its tokens expire, so each connection has its own."""
+        from codespace_kernels.tunnel.properties import TunnelProperties
+
+        codespace = await self._connectable(name, progress, start=False)
+        assert codespace.tunnel is not None
+        return TunnelProperties(**dataclasses.asdict(codespace.tunnel))
+
+    async def _connect_by_tunnel(self, properties: TunnelProperties, name: str, progress: Progress) -> Connection:
+        # SSH and gRPC take a while to import: only who connects pays.
+        from codespace_kernels.tunnel.codespace import connect_codespace
+
+        connection = await connect_codespace(properties, name=self._pin(name), progress=progress)
+        return self._kept(name, connection, lambda: connection.tunnel.services.notify_activity(["keepAlive"]))
+
+    async def _connect_by_gh(self, name: str, progress: Progress) -> Connection:
+        from codespace_kernels.providers.codespace_gh import GhCli
+
+        connection = await GhCli(self._client, self._env).connect(name, self._pin(name), progress)
+
+        async def notify() -> None:
+            # gh reports input and output once a minute where bytes have moved; a command moves some.
+            await connection.run(":")
+
+        return self._kept(name, connection, notify)
+
+    async def _fall_back(self, name: str, progress: Progress, error: TunnelError) -> Connection:
+        """Try `gh` where our own tunnel cannot be had; when that fails too, our own error says more."""
+        from codespace_kernels.providers.codespace_gh import GhCli
+
+        if GhCli(self._client, self._env).program is None:
+            raise error
+        _log.warning("Codespace %s is reached with gh, as the tunnel cannot be had: %s", name, error)
+        progress(ProgressEvent("tunnel", "The dev tunnel cannot be opened, trying gh"))
+        try:
+            return await self._connect_by_gh(name, progress)
+        except SshError as second:
+            _log.warning("gh cannot reach codespace %s either: %s", name, second)
+            raise error from None
+
+    def _kept(self, name: str, connection: Connection, notify: Callable[[], Awaitable[None]]) -> Connection:
+        way = _Way(name, notify, connection.close)
+        self._ways.append(way)
+        connection.closed.add_done_callback(lambda _: self._forget(way))
+        return connection
+
+    def _forget(self, way: _Way) -> None:
+        with contextlib.suppress(ValueError):
+            self._ways.remove(way)
+
+    def _pin(self, name: str) -> str:
+        """Give the name under which a host key is pinned: names of codespaces are unique within a GitHub only."""
+        return f"{name} at {self._client.account.api_url}"
+
+
+def workspace_of(codespace: Codespace) -> Workspace:
+    """Give a codespace in the terms that all providers share."""
+    return Workspace(
+        name=codespace.name,
+        title=codespace.display_name or codespace.name,
+        state=WorkspaceState.BUSY if codespace.pending_operation else _STATES[codespace.phase],
+        provider_state=codespace.state_text,
+        repository=codespace.repository,
+        ref=codespace.ref,
+        machine=codespace.machine.title if codespace.machine else "",
+        idle_timeout_minutes=codespace.idle_timeout_minutes,
+        last_used_at=codespace.last_used_at,
+        web_url=codespace.web_url,
+        billable_owner=codespace.billable_owner,
+    )
+
+
+def _chosen(codespaces: list[Codespace], name: str) -> Codespace:
+    """Choose by name, display name, then repository; letter case does not matter.
+
+    Raises:
+        WorkspaceNotFoundError: None, or more than one.
+    """
+    wanted = name.casefold()
+    for key in ("name", "display_name", "repository"):
+        found = [codespace for codespace in codespaces if str(getattr(codespace, key)).casefold() == wanted]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise WorkspaceNotFoundError(
+                f"{name!r} fits more than one codespace: {_named(found)}. Give the name of one."
+            )
+    raise _unknown(name, f"There are: {_named(codespaces)}." if codespaces else "The account has none at all.")
+
+
+def _named(codespaces: list[Codespace]) -> str:
+    names = [f"{codespace.name} ({codespace.repository or 'no repository'})" for codespace in codespaces[:_MOST_NAMED]]
+    more = len(codespaces) - len(names)
+    return ", ".join(names) + (f" and {more} more" if more else "")
+
+
+def _unknown(name: str, rest: str) -> WorkspaceNotFoundError:
+    return WorkspaceNotFoundError(f"There is no codespace {name!r} in this account. {rest}")
+
+
+@contextlib.contextmanager
+def _unknown_is_told(name: str) -> Iterator[None]:
+    """Turn GitHub's 404 about a codespace into the error that every provider has for it."""
+    try:
+        yield
+    except NotFoundError as error:
+        raise _unknown(name, "Look at `codespace-kernels list`.") from error
