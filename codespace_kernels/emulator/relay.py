@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from websockets.http11 import Response
 
 logger = logging.getLogger(__name__)
+# The library tells of every connection that opens and closes; the tunnel service does that already.
+_frames = logging.getLogger(f"{__name__}.frames")
+_frames.setLevel(logging.WARNING)
 
 SUBPROTOCOL = Subprotocol("tunnel-relay-client")
 
@@ -39,8 +42,12 @@ def negotiate(path: str, headers: Iterable[tuple[str, str]]) -> tuple[ServerProt
         The protocol's state and the response to send; status 101 where the upgrade is granted.
     """
     # The relay forwards a byte stream: messages of any size, and no compression, as the real one.
-    protocol = ServerProtocol(subprotocols=[SUBPROTOCOL], max_size=None)
-    return protocol, protocol.accept(Request(path, Headers(list(headers))))
+    protocol = ServerProtocol(subprotocols=[SUBPROTOCOL], max_size=None, logger=_frames)
+    # Through its parser, which must have seen the request before it takes frames.
+    protocol.receive_data(Request(path, Headers(list(headers))).serialize())
+    (request,) = protocol.events_received()
+    assert isinstance(request, Request)
+    return protocol, protocol.accept(request)
 
 
 class RelayStream:

@@ -194,10 +194,12 @@ SetEnv {variables}
         return f"""\
 #!/bin/sh
 cd "$HOME" || exit 1
-case "$SSH_ORIGINAL_COMMAND" in
+command=$SSH_ORIGINAL_COMMAND
+unset SSH_ORIGINAL_COMMAND MAIL OLDPWD
+case "$command" in
   "") exec {shlex.quote(shell())} -l ;;
   internal-sftp*) exec {shlex.quote(sftp)} ;;
-  *) exec {shlex.quote(shell())} -c "$SSH_ORIGINAL_COMMAND" ;;
+  *) exec {shlex.quote(shell())} -c "$command" ;;
 esac
 """
 
