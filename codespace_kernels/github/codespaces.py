@@ -71,8 +71,8 @@ class CodespacesApi:
         response = await self.client.request("POST", "/user/codespaces", what, json=body, repeatable=False)
         return Codespace.from_json(self.client.document(response, what)), response.status_code == _ACCEPTED
 
-    async def start(self, name: str) -> None:
-        """Start a codespace; one that runs already is no error (409).
+    async def start(self, name: str) -> bool:
+        """Start a codespace; tells whether GitHub took it, false where it runs already or cannot be started now (409).
 
         Raises:
             PaymentRequiredError: Nobody pays for it.
@@ -83,6 +83,8 @@ class CodespacesApi:
         except GitHubError as error:
             if error.status not in (_CONFLICT, _NOT_MODIFIED):
                 raise
+            return False
+        return True
 
     async def stop(self, name: str) -> Codespace:
         """Stop a codespace; gives it as GitHub then describes it.

@@ -96,7 +96,7 @@ class ConnectableWait:
         self._pace = pace or Pace()
         self._began = time.monotonic()
         self._available_since: float | None = None
-        self._last_phase: Phase | None = None
+        self._started = False
         self._state_text = "not known yet"
 
     async def run(self) -> Codespace:
@@ -153,10 +153,11 @@ class ConnectableWait:
                 f"for example with `codespace-kernels connect {self._name}`."
             )
         await self._check_tunnel(codespace)
-        # Once for each visit of this state: GitHub takes a moment to leave it.
-        if phase is Phase.STOPPED and self._last_phase is not Phase.STOPPED:
-            await self._api.start(self._name)
-        self._last_phase = phase
+        # Once for each visit of this state, which GitHub takes a moment to leave.
+        if phase is Phase.STOPPED and not self._started:
+            self._started = await self._api.start(self._name)
+        elif phase is not Phase.STOPPED:
+            self._started = False
 
     async def _check_tunnel(self, codespace: Codespace) -> None:
         if codespace.phase is not Phase.READY:

@@ -76,10 +76,15 @@ async def test_create_is_not_repeated():
     assert len(script.requests) == 1
 
 
+async def test_starting_tells_whether_it_was_taken():
+    api, _ = api_for(answer(200))
+    assert await api.start("hello")
+
+
 @pytest.mark.parametrize("status", [304, 409])
 async def test_starting_what_runs_is_no_error(status):
     api, _ = api_for(answer(status))
-    await api.start("hello")
+    assert not await api.start("hello")
 
 
 @pytest.mark.parametrize("call", ["start", "stop", "update"])
