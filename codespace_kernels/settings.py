@@ -65,10 +65,22 @@ def _runtime_candidates() -> list[Path]:
     digest = hashlib.sha256(os.fsencode(home.resolve())).hexdigest()[:10]
     user = str(os.getuid()) if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
     candidates = []
-    if os.environ.get("XDG_RUNTIME_DIR") or sys.platform != "linux":
+    if sys.platform != "linux":
         candidates.append(Path(platformdirs.user_runtime_dir(APP)) / digest)
+    elif _is_ours(base := os.environ.get("XDG_RUNTIME_DIR", "")):
+        # Not by platformdirs: where it does not like the folder it warns, and takes one below /tmp that others may own.
+        candidates.append(Path(base) / APP / digest)
     candidates += [Path(base) / f"{APP[:2]}k-{user}-{digest}" for base in {tempfile.gettempdir(): 0, "/tmp": 0}]  # noqa: S108
     return candidates
+
+
+def _is_ours(folder: str) -> bool:
+    """Tell whether a folder is there in which nobody else can swap what we make."""
+    try:
+        info = Path(folder).stat()
+    except OSError:
+        return False
+    return Path(folder).is_absolute() and info.st_uid == os.getuid() and not info.st_mode & 0o022
 
 
 def _private(folder: Path) -> Path:
