@@ -68,7 +68,7 @@ def _connect(options: argparse.Namespace, name: str) -> int:
 
 async def _create(options: argparse.Namespace) -> Workspace | None:
     request = _request(options)
-    async with shared.open_provider(options) as provider:
+    async with shared.open_provider(shared.chosen_access(options)) as provider:
         payer = await provider.payer(request)
         terminal.say(f"A codespace of {request.repository}: {payer or 'GitHub does not say who'} pays for it.")
         # Asked in a thread: the terminal must not block the client's connections.

@@ -35,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 async def _list(options: argparse.Namespace) -> list[Workspace]:
-    async with shared.open_provider(options) as provider:
+    async with shared.open_provider(shared.chosen_access(options)) as provider:
         return await provider.list()
 
 

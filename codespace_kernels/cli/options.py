@@ -73,11 +73,10 @@ def chosen_access(options: argparse.Namespace) -> Access:
 
 
 @contextlib.asynccontextmanager
-async def open_provider(options: argparse.Namespace) -> AsyncIterator[Provider]:
-    """Give the provider of the chosen account, closed at the end."""
+async def open_provider(access: Access) -> AsyncIterator[Provider]:
+    """Give the provider of an account, closed at the end."""
     from codespace_kernels.providers.registry import make_provider
 
-    access = chosen_access(options)
     provider = make_provider(access.account, env=os.environ, transport=access.transport)
     try:
         yield provider

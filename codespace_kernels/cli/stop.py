@@ -32,7 +32,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 async def _run(options: argparse.Namespace) -> int:
-    async with shared.open_provider(options) as provider:
+    async with shared.open_provider(shared.chosen_access(options)) as provider:
         workspace = await provider.resolve(options.name)
         if workspace.state is WorkspaceState.STOPPED:
             terminal.say(f"{workspace.name} is stopped already.")
