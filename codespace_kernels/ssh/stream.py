@@ -51,15 +51,19 @@ class ChannelStream:
 
     def _wake(self) -> None:
         self._wake_scheduled = False
+        if self._channel.recv_stderr_ready():
+            self._take_stderr()
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def _take_stderr(self) -> None:
         with contextlib.suppress(EOFError):
             while self._channel.recv_stderr_ready():
                 data = self._channel.recv_stderr(_STDERR_READ)
                 if self._on_stderr is not None:
                     self._on_stderr(data)
-        waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
-            if not waiter.done():
-                waiter.set_result(None)
 
     async def _wait_for_change(self) -> None:
         waiter: asyncio.Future[None] = self._loop.create_future()

@@ -23,8 +23,9 @@ def upload_command(path: str, size: int, mode: int) -> str:
     folder = folder if folder.startswith("/") else f"./{folder}"
     target = posixpath.join(folder, name)
     temporary = posixpath.join(folder, f".{name[:100]}.{secrets.token_hex(6)}.part")
+    # A lost connection takes stderr away as well: what is said there must not end the shell before it has cleaned up.
     script = (
-        f"umask 077; t={shlex.quote(temporary)}; p={shlex.quote(target)}; "
+        f"trap '' PIPE; umask 077; t={shlex.quote(temporary)}; p={shlex.quote(target)}; "
         f"mkdir -p {shlex.quote(folder)} || exit 1; "
         'if [ -d "$p" ]; then echo "it is a folder" >&2; exit 1; fi; '
         f'cat > "$t" && n=$(wc -c < "$t") && if [ "$n" -ne {size} ]; then echo "got $n of {size} bytes" >&2; false; fi '

@@ -114,10 +114,12 @@ class SocketWire(Wire):
             # A plain socket is worth asking only when it is ready; TLS may have decrypted data in store.
             if not self._is_tls and not self._readable.select(POLL_SECONDS):
                 raise TimeoutError
-            with contextlib.suppress(*_NOT_READY), self._lock:
-                return self._sock.recv(READ_SIZE)
-            if not self._readable.select(POLL_SECONDS):
-                raise TimeoutError
+            try:
+                with self._lock:
+                    return self._sock.recv(READ_SIZE)
+            except _NOT_READY:
+                if self._is_tls and not self._readable.select(POLL_SECONDS):
+                    raise TimeoutError from None
         return b""
 
     _receive = recv_any
