@@ -45,7 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     options = build_parser(arguments).parse_args(arguments)
     if options.debug:
-        logging.basicConfig(level=logging.DEBUG, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        # Only ours: libraries log whole headers, tokens among them.
+        logging.getLogger("codespace_kernels").setLevel(logging.DEBUG)
     try:
         code = int(options.func(options))
         sys.stdout.flush()
@@ -71,7 +73,7 @@ def build_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    parser.add_argument("--debug", action="store_true", help="log everything to stderr, tracebacks too")
+    parser.add_argument("--debug", action="store_true", help="log what is done to stderr, and show tracebacks")
     verbs = parser.add_subparsers(metavar="VERB", required=True)
     # Options before the verb take no value, so the first word is the verb.
     wanted = next((word for word in arguments if not word.startswith("-")), "")

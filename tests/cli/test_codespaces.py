@@ -1,0 +1,133 @@
+"""`list`, `create` and `stop` against an emulated account."""
+
+import json
+import os
+import pty
+import subprocess
+
+import pytest
+
+from codespace_kernels.providers.base import Workspace
+
+from .conftest import COMMAND, TIMEOUT, error_line, run_cli
+
+REPOSITORY = "octocat/hello-codespaces"
+
+
+def in_terminal(*arguments: str, answer: str = "") -> tuple[int, str]:
+    """Run the command line in a terminal of its own; give its exit code and what stood there."""
+    leader, follower = pty.openpty()
+    process = subprocess.Popen(
+        [*COMMAND, *arguments], stdin=follower, stdout=follower, stderr=follower,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "160"},
+    )  # fmt: skip
+    os.close(follower)
+    os.write(leader, answer.encode())
+    shown = b""
+    try:
+        while data := os.read(leader, 65536):
+            shown += data
+    except OSError:
+        pass  # Linux's way to say that the last process has closed the terminal
+    os.close(leader)
+    code = process.wait(TIMEOUT)
+    print(shown.decode())
+    return code, shown.decode()
+
+
+def test_list_json_shape(codespace):
+    done = run_cli("list", "--json")
+    (entry,) = json.loads(done.stdout)["codespaces"]
+    assert set(entry) == {
+        "name", "title", "state", "provider_state", "repository", "ref", "machine", "idle_timeout_minutes",
+        "last_used_at", "web_url", "billable_owner",
+    }  # fmt: skip
+    assert (entry["name"], entry["repository"], entry["ref"]) == (codespace, REPOSITORY, "main")
+    assert Workspace.from_json(entry).billable_owner == "octocat"
+
+
+def test_list_for_programs(codespace):
+    (line,) = run_cli("list").stdout.splitlines()
+    assert line.split("\t")[:3] == [codespace, REPOSITORY, "main"]
+
+
+def test_list_for_people(codespace):
+    code, shown = in_terminal("list")
+    assert code == 0
+    assert "REPOSITORY" in shown
+    assert codespace in shown
+
+
+class TestWithoutCodespaces:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def emulator_options(cls):
+        return {"codespaces": 0, "transition_seconds": 0.1}
+
+    def test_list(self, own_account):
+        done = run_cli("list")
+        assert (done.returncode, done.stdout) == (0, "")
+        assert "codespace-kernels create" in done.stderr
+        assert json.loads(run_cli("list", "--json").stdout) == {"codespaces": []}
+
+    def test_create_prints_the_name_only(self, own_account):
+        done = run_cli(
+            "create", REPOSITORY, "--yes", "--display-name", "Tea pot", "--idle-timeout", "10", "--retention", "60",
+            "--branch", "main", "--machine", "basicLinux32gb",
+        )  # fmt: skip
+        assert done.returncode == 0
+        (made,) = own_account.account.codespaces.values()
+        assert done.stdout == f"{made.name}\n"
+        assert "octocat pays" in done.stderr.splitlines()[0]
+        assert (made.display_name, made.idle_timeout_minutes, made.retention_period_minutes) == ("Tea pot", 10, 60)
+
+    def test_create_needs_consent(self, own_account):
+        done = run_cli("create", REPOSITORY)
+        assert done.returncode == 2
+        assert "--yes" in error_line(done)
+        assert not own_account.account.codespaces
+
+    @pytest.mark.parametrize(("answer", "code", "count"), [("y\n", 0, 1), ("n\n", 1, 0), ("\n", 1, 0)])
+    def test_create_asks_in_a_terminal(self, own_account, answer, code, count):
+        ended, shown = in_terminal("create", REPOSITORY, answer=answer)
+        assert ended == code
+        assert "octocat pays" in shown
+        assert len(own_account.account.codespaces) == count
+
+    def test_create_of_an_unknown_repository(self, own_account):
+        done = run_cli("create", "octocat/nowhere", "--yes")
+        assert done.returncode == 1
+        assert "octocat/nowhere" in error_line(done)
+
+    def test_create_out_of_bounds(self, own_account):
+        done = run_cli("create", REPOSITORY, "--yes", "--idle-timeout", "1")
+        assert done.returncode == 2
+        assert "5 to 240" in error_line(done)
+
+    def test_create_with_a_machine_that_is_not_offered(self, own_account):
+        done = run_cli("create", REPOSITORY, "--yes", "--machine", "cray")
+        assert done.returncode == 2
+        assert "basicLinux32gb" in error_line(done)
+
+
+def test_stop_unknown(codespace):
+    done = run_cli("stop", "nowhere")
+    assert done.returncode == 3
+    assert codespace in error_line(done)
+
+
+def test_stop_a_stopped_one(codespace):
+    done = run_cli("stop", codespace)
+    assert done.returncode == 0
+    assert "stopped already" in done.stderr
+
+
+def test_stop_a_running_one(own_account):
+    name = run_cli("create", REPOSITORY, "--yes").stdout.strip()
+    made = own_account.account.codespaces[name]
+    own_account.call(made.settled())
+    assert made.state.value == "Available"
+    done = run_cli("stop", name)
+    assert done.returncode == 0
+    own_account.call(made.settled())
+    assert made.state.value == "Shutdown"
