@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from codespace_kernels.progress import Progress
     from codespace_kernels.ssh.keys import UserKey
 
-DESCRIPTION = "gh codespace ssh --stdio"
-
 # A stopped codespace is started by gh, which waits for it for five minutes.
 _GH_SECONDS = 330.0
 _KEY_SECONDS = 15.0
@@ -92,7 +90,7 @@ async def _log_in(
             username=user,
             key=key.private,
             check_host_key=HostKeyPins(name).check,
-            description=DESCRIPTION,
+            description=f"gh codespace ssh --stdio as {user}",
             keepalive=keepalive,
             release=proxy.close,
             timeout=_GH_SECONDS,

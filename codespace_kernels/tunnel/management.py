@@ -75,7 +75,7 @@ def management_url(service_uri: str, cluster_id: str) -> httpx.URL:
     """
     try:
         url = httpx.URL(service_uri)
-    except httpx.InvalidURL:
+    except (httpx.InvalidURL, ValueError):
         url = httpx.URL()
     if url.scheme not in ("http", "https") or not url.host:
         raise TunnelError(f"GitHub gave an address of the dev tunnel service that is none: {service_uri!r}.")

@@ -131,7 +131,7 @@ def open_relay(uri: str, token: str, context: ssl.SSLContext, timeout: float) ->
     try:
         address = parse_uri(uri)
         sock = _connect(address, context, timeout)
-    except (OSError, http.client.HTTPException, WebSocketException) as error:
+    except (OSError, ValueError, http.client.HTTPException, WebSocketException) as error:
         raise TunnelError(f"The dev tunnel's relay cannot be reached: {error}. Check your network and proxy.") from None
     try:
         return _upgrade(sock, address, token, deadline)

@@ -44,6 +44,7 @@ class TunnelSession(SshSession):
         self._loop = asyncio.get_running_loop()
         self._ports: set[int] = set()
         self._port_waiters: dict[int, asyncio.Future[None]] = {}
+        self.call_at_end(lambda: call_in_loop(self._loop, self._wake_waiters))
 
     @property
     def ports(self) -> frozenset[int]:
@@ -53,29 +54,34 @@ class TunnelSession(SshSession):
     def _parse_global_request(self, message: Message) -> None:
         """Answer a request of the host; called in the session's thread."""
         kind, want_reply = message.get_text(), message.get_boolean()
-        reply = paramiko.Message()
         if kind == "tcpip-forward":
-            message.get_text()
-            port = message.get_int()
+            port = _port_of(message)
+            self._answer(want_reply, port)
+            # Only now: the host refuses a channel that is opened before it has the answer.
             self._ports.add(port)
             call_in_loop(self._loop, self._announced, port)
-            reply.add_byte(cMSG_REQUEST_SUCCESS)
-            reply.add_int(port)
+            logger.debug("the tunnel's host offers port %d", port)
         elif kind == "cancel-tcpip-forward":
-            message.get_text()
-            self._ports.discard(message.get_int())
-            reply.add_byte(cMSG_REQUEST_SUCCESS)
+            self._ports.discard(_port_of(message))
+            self._answer(want_reply)
         else:
-            known = kind == "keepalive@openssh.com"
-            reply.add_byte(cMSG_REQUEST_SUCCESS if known else cMSG_REQUEST_FAILURE)
+            self._answer(want_reply, success=kind == "keepalive@openssh.com")
+
+    def _answer(self, want_reply: bool, *fields: int, success: bool = True) -> None:
         if want_reply:
+            reply = paramiko.Message()
+            reply.add_byte(cMSG_REQUEST_SUCCESS if success else cMSG_REQUEST_FAILURE)
+            reply.add(*fields)
             self._send_message(reply)
 
     def _announced(self, port: int) -> None:
-        logger.debug("the tunnel's host offers port %d", port)
         waiter = self._port_waiters.pop(port, None)
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
+
+    def _wake_waiters(self) -> None:
+        for port in list(self._port_waiters):
+            self._announced(port)
 
     async def refresh_ports(self, *, timeout: float) -> None:
         """Have the host read the tunnel again and announce what is new.
@@ -99,8 +105,9 @@ class TunnelSession(SshSession):
         """
         if port in self._ports:
             return
+        if not self.active:
+            raise self.lost_error()
         waiter = self._port_waiters.setdefault(port, self._loop.create_future())
-        self.call_at_end(lambda: call_in_loop(self._loop, self._announced, port))
         try:
             async with asyncio.timeout(timeout):
                 await asyncio.shield(waiter)
@@ -121,3 +128,8 @@ class TunnelSession(SshSession):
         """
         what = f"a connection to port {port} of the codespace"
         return await self.open("forwarded-tcpip", _ADDRESS, port, "", 0, what=what, timeout=timeout)
+
+
+def _port_of(message: Message) -> int:
+    message.get_text()
+    return message.get_int()

@@ -38,7 +38,8 @@ logger = logging.getLogger(__name__)
 
 _RELAY_SECONDS = 30.0
 _HANDSHAKE_SECONDS = 20.0
-_PORT_SECONDS = 20.0
+PORT_SECONDS = 20.0
+"""How long a port may take to open."""
 # gh gives the services so long.
 _SERVICES_SECONDS = 5.0
 _END_SECONDS = 3.0
@@ -78,7 +79,7 @@ class Tunnel:
         """Done when the tunnel has ended; the result is the reason, a sentence. Do not cancel it."""
         return self._closed
 
-    async def open_port(self, port: int) -> ChannelWire:
+    async def open_port(self, port: int, *, timeout: float = PORT_SECONDS) -> ChannelWire:
         """Connect to a port of the codespace's loopback interface; the result is a wire for an SSH session.
 
         The port is added to the tunnel where it is not there yet.
@@ -89,11 +90,11 @@ class Tunnel:
             WorkspaceConnectionError: The tunnel was lost.
             WaitTimeoutError: Not open in time.
         """
-        return ChannelWire(await self._open(port, USER_PORT_LABEL, _PORT_SECONDS))
+        return ChannelWire(await self._open(port, USER_PORT_LABEL, timeout))
 
-    async def open_stream(self, port: int) -> ChannelStream:
+    async def open_stream(self, port: int, *, timeout: float = PORT_SECONDS) -> ChannelStream:
         """Connect to a port, as `open_port` does; the result is a stream."""
-        return ChannelStream(await self._open(port, USER_PORT_LABEL, _PORT_SECONDS))
+        return ChannelStream(await self._open(port, USER_PORT_LABEL, timeout))
 
     async def forward(self, port: int) -> int:
         """Listen on a free port of 127.0.0.1 here and carry its connections to `port` there.

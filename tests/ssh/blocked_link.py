@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from typing import Self
 
 
 class Link:
@@ -15,7 +16,7 @@ class Link:
         self._writers: list[asyncio.StreamWriter] = []
         self.port = 0
 
-    async def __aenter__(self) -> Link:
+    async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         self.port = self._server.sockets[0].getsockname()[1]
         return self

@@ -101,6 +101,7 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
     stop_sshd(server)
 
 
+NO_KEEPALIVE = KeepaliveOptions(0)
 Connect = Callable[..., Awaitable[SshConnection]]
 
 
@@ -109,7 +110,7 @@ async def connect(sshd: Sshd) -> AsyncIterator[Connect]:
     """Connects to the server; what is not closed by the test is closed after it."""
     made: list[SshConnection] = []
 
-    async def connect_now(keepalive: KeepaliveOptions = KeepaliveOptions(0), **changes: object) -> SshConnection:
+    async def connect_now(keepalive: KeepaliveOptions = NO_KEEPALIVE, **changes: object) -> SshConnection:
         arguments = {
             "username": sshd.username,
             "key": sshd.user_key,
