@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import logging
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -102,10 +101,9 @@ def _print_exports(record: EmulatorRecord) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from codespace_kernels.emulator.daemon import emulator_from, serve
+    from codespace_kernels.emulator.daemon import configure_logging, emulator_from, serve
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    logging.getLogger("paramiko").setLevel(logging.WARNING)
+    configure_logging("%(asctime)s %(message)s")
 
     def ready(record: EmulatorRecord) -> None:
         _print_exports(record)

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import TYPE_CHECKING
 
 from codespace_kernels.cli import emulator
 from codespace_kernels.errors import CodespaceKernelsError
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
-def main() -> int:
-    """Run one verb; an error is one sentence on stderr."""
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb of a command line (default: this process's); an error is one sentence on stderr."""
     parser = argparse.ArgumentParser(prog="codespace-kernels")
     emulator.add_parser(parser.add_subparsers(required=True))
-    args = parser.parse_args(["emulator", *sys.argv[1:]])
+    args = parser.parse_args(["emulator", *(sys.argv[1:] if argv is None else argv)])
     try:
         status: int = args.func(args)
     except CodespaceKernelsError as error:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from codespace_kernels.emulator.server import Emulator
     from codespace_kernels.emulator.state import EmulatorRecord
 
-_ANSWER_SECONDS = 10.0
+ANSWER_SECONDS = 10.0
 _SHOWN = ("name", "display_name", "state", "last_used_at", "idle_timeout_minutes", "last_known_stop_notice")
 
 
@@ -139,7 +139,7 @@ class ControlClient:
     def _request(self, method: str, path: str, *, body: Json | None = None, query: Json | None = None) -> Json:
         try:
             # A proxy of the environment has no business between two processes of one machine.
-            with httpx.Client(trust_env=False, timeout=_ANSWER_SECONDS) as client:
+            with httpx.Client(trust_env=False, timeout=ANSWER_SECONDS) as client:
                 answer = client.request(
                     method,
                     f"{self.record.api_url}/_emulator/{path}",

@@ -34,7 +34,15 @@ if TYPE_CHECKING:
 
 START_SECONDS = 30.0
 STOP_SECONDS = 20.0
-LOG_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+_KILL_SECONDS = 10.0
+
+
+def configure_logging(line_format: str) -> None:
+    """Log to stderr what the emulator does, and of the libraries below it only what went wrong."""
+    logging.basicConfig(level=logging.WARNING, format=line_format)
+    logging.getLogger("codespace_kernels").setLevel(logging.INFO)
+    # A client that goes away makes paramiko report an error with a traceback, and goes away all the time.
+    logging.getLogger("paramiko").setLevel(logging.CRITICAL)
 
 
 async def serve(emulator: Emulator, ready: Callable[[EmulatorRecord], None]) -> None:
@@ -118,7 +126,7 @@ def stop(record: EmulatorRecord) -> None:
         with contextlib.suppress(psutil.NoSuchProcess):
             process = psutil.Process(record.pid)
             process.kill()
-            process.wait(STOP_SECONDS)
+            process.wait(_KILL_SECONDS)
     clean_up(record)
 
 
@@ -142,12 +150,11 @@ def _detach(record: EmulatorRecord) -> None:
     for stream in (1, 2):
         os.dup2(log, stream)
     os.close(log)
+    configure_logging("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
 
 
 def main() -> int:
     """Be the background process."""
-    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
-    logging.getLogger("paramiko").setLevel(logging.WARNING)
     try:
         options = json.load(sys.stdin)
         asyncio.run(serve(emulator_from(options), _detach))

@@ -93,7 +93,9 @@ def _sso(fault: Fault, base: str) -> ApiError:
 
 
 def _server_error(fault: Fault, base: str) -> ApiError:
-    return ApiError(int(fault.options["status"]), "Server Error")
+    status = int(fault.options["status"])
+    # The description gives 503, and only that, a body with a `code`.
+    return ApiError(status, "Server Error", extra={"code": "unavailable"} if status == 503 else None)
 
 
 def _payment(fault: Fault, base: str) -> ApiError:

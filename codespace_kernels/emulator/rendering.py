@@ -231,7 +231,8 @@ def codespace_json(codespace: Codespace, base: str) -> Json:
         "publish_url": None,
         "pulls_url": f"{base}/repos/{codespace.repository.full_name}/pulls",
         "recent_folders": [],
-        "runtime_constraints": {"allowed_port_privacy_settings": None},
+        # gh 2.103.3 takes null as "none is allowed" (measured), though the description allows it.
+        "runtime_constraints": {"allowed_port_privacy_settings": ["private", "org", "public"]},
         "pending_operation": pending is not None,
         "pending_operation_disabled_reason": pending,
         "retention_period_minutes": codespace.retention_period_minutes,

@@ -1,7 +1,12 @@
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -18,6 +23,55 @@ def client_of(emulator: ThreadedEmulator, token: str | None = None) -> httpx.Cli
         trust_env=False,
         timeout=10,
     )
+
+
+class Gh:
+    """The real `gh codespace …` with the environment of an emulator."""
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        found = shutil.which("gh", path=Path(sys.executable).parent) or shutil.which("gh")
+        if not found:
+            pytest.skip("the real gh is not installed (it is in the extra `test`)")
+        self.program = found
+        path = f"{Path(found).parent}{os.pathsep}{os.environ['PATH']}"
+        self.environment = {**os.environ, "PATH": path, "GH_BROWSER": "true", **environment}
+
+    def __call__(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end.
+
+        About one connection in 150 hangs for ever: a lost wake-up in gh's own tunnel library. So a second try is given.
+        """
+        try:
+            return self._run(arguments, 30)
+        except subprocess.TimeoutExpired:
+            return self._run(arguments, 30)
+
+    def _run(self, arguments: tuple[str, ...], timeout: float) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [self.program, "codespace", *arguments],
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+
+    def text(self, *arguments: str) -> str:
+        """Run a command that must succeed; gives what it printed."""
+        done = self(*arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start a command that runs until it is interrupted."""
+        return subprocess.Popen(
+            [self.program, "codespace", *arguments],
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
 
 
 @pytest.fixture
