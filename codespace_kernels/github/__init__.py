@@ -3,7 +3,7 @@
 It knows nothing of the layers above it.
 """
 
-from codespace_kernels.github.auth import TokenChain, find_gh, gh_environment, token_sources
+from codespace_kernels.github.auth import TokenChain, find_gh, gh_account, gh_environment, token_sources
 from codespace_kernels.github.client import GitHubClient
 from codespace_kernels.github.codespaces import CodespacesApi
 from codespace_kernels.github.hosts import account_from_environment, host_of, is_github_hosted, is_loopback
@@ -41,6 +41,7 @@ __all__ = [
     "TunnelProperties",
     "account_from_environment",
     "find_gh",
+    "gh_account",
     "gh_environment",
     "host_of",
     "is_github_hosted",

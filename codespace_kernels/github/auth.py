@@ -119,13 +119,16 @@ class TokenChain:
     """Token sources in the order in which they are asked; the first token wins.
 
     Args:
-        host: Host name, for the error text.
+        host: Host name, for the log and the error text.
         sources: In order.
+        advice: What to do where none has a token, a sentence; by default how to sign in to the host.
     """
 
-    def __init__(self, host: str, sources: Sequence[TokenSource]) -> None:
+    def __init__(self, host: str, sources: Sequence[TokenSource], advice: str = "") -> None:
+        variable = "GH_TOKEN" if is_github_hosted(host) else "GH_ENTERPRISE_TOKEN"
         self._host = host
         self._sources = tuple(sources)
+        self._advice = advice or f"Sign in with `gh auth login -h {host} -s codespace`, or set {variable}."
 
     async def find(self) -> Token:
         """Give the first token.
@@ -139,11 +142,7 @@ class TokenChain:
                 _log.debug("Token for %s from %s", self._host, token.source)
                 return token
         tried = ", ".join(source.name for source in self._sources)
-        variable = "GH_TOKEN" if is_github_hosted(self._host) else "GH_ENTERPRISE_TOKEN"
-        raise NoTokenError(
-            f"No GitHub token for {self._host} (tried {tried}). "
-            f"Sign in with `gh auth login -h {self._host} -s codespace`, or set {variable}."
-        )
+        raise NoTokenError(f"No GitHub token for {self._host} (tried {tried}). {self._advice}")
 
 
 def token_sources(account: Account, env: Mapping[str, str], token: str | None = None) -> TokenChain:
@@ -157,18 +156,31 @@ def token_sources(account: Account, env: Mapping[str, str], token: str | None = 
         env: The environment of whoever asks.
         token: The explicit setting, None or empty where there is none.
     """
-    host = host_of(account.api_url)
+    host, advice = host_of(account.api_url), ""
     sources: list[TokenSource] = [ExplicitSource(token)] if token else []
     if is_loopback(account.api_url):
         sources.append(EmulatorSource(account.api_url))
+        advice = (
+            f"No emulator of yours runs at {account.api_url}: start one with `codespace-kernels emulator start`, "
+            "or set GH_ENTERPRISE_TOKEN."
+        )
     sources += [EnvironmentSource(host, env), KeyringSource(host, account.login), GhSource(host, env, account.login)]
-    return TokenChain(host, sources)
+    return TokenChain(host, sources, advice)
 
 
 def gh_environment(env: Mapping[str, str]) -> dict[str, str]:
     """Give the environment to run `gh` in: the asker's, over this process's without its own idea of an account."""
-    own = {name: value for name, value in os.environ.items() if not name.startswith(("GH_", "GITHUB_"))}
+    own = {name: value for name, value in os.environ.items() if not name.startswith(("GH_", "GITHUB_", "XDG_CONFIG_"))}
     return {**own, **env, "GH_PROMPT_DISABLED": "1", "GH_NO_UPDATE_NOTIFIER": "1"}
+
+
+def gh_account(account: Account, token: Token) -> dict[str, str]:
+    """Give the variables that make `gh codespace` use an account; it takes the API's address from GITHUB_API_URL."""
+    host = host_of(account.api_url)
+    variable = "GH_TOKEN" if is_github_hosted(host) else "GH_ENTERPRISE_TOKEN"
+    # A name without a port is no host that gh could ask; on this machine the address alone does.
+    named_host = {} if is_loopback(account.api_url) else {"GH_HOST": host}
+    return {"GITHUB_API_URL": account.api_url, variable: token.value, **named_host}
 
 
 def find_gh(env: Mapping[str, str]) -> str | None:

@@ -64,6 +64,8 @@ class GitHubClient:
         self._tokens = tokens
         self._retry = retry or Backoff()
         self._token: Token | None = None
+        # A keyring may ask the user something: once is enough.
+        self._finding = asyncio.Lock()
         self._etags = EtagCache()
         self._deprecation_told = False
         self._http = httpx.AsyncClient(
@@ -93,9 +95,10 @@ class GitHubClient:
         Raises:
             AuthError: There is none, or none that can be used.
         """
-        if self._token is None:
-            self._token = await self._tokens.find()
-        return self._token
+        async with self._finding:
+            if self._token is None:
+                self._token = await self._tokens.find()
+            return self._token
 
     async def get(
         self, path: str, what: str, *, params: Mapping[str, str] | None = None, cached: bool = False
@@ -199,9 +202,10 @@ class GitHubClient:
 
     async def _newer_token(self, refused: Token) -> Token | None:
         """Ask the sources again: `gh` may have refreshed an expired token meanwhile."""
-        if self._token is refused:
-            self._token = await self._tokens.find()
-        return self._token if self._token != refused else None
+        async with self._finding:
+            if self._token is refused:
+                self._token = await self._tokens.find()
+            return self._token if self._token != refused else None
 
     async def _send(self, request: httpx.Request, token: Token, call: _Call) -> httpx.Response:
         """Send with the token, and with the tag of the answer that is kept; follow redirects within the API."""
@@ -234,7 +238,9 @@ class GitHubClient:
             number, waited = number + 1, waited + delay
         if isinstance(outcome, httpx.Response):
             return outcome
-        raise unavailable(call.what, request.url.host, _in_words(outcome), repeatable=call.repeatable) from outcome
+        raise unavailable(
+            call.what, request.url.netloc.decode(), _in_words(outcome), repeatable=call.repeatable
+        ) from outcome
 
     async def _outcome(self, request: httpx.Request) -> httpx.Response | httpx.RequestError:
         try:

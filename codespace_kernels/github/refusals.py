@@ -19,6 +19,7 @@ from codespace_kernels.errors import (
     RateLimitError,
     SsoRequiredError,
 )
+from codespace_kernels.github.hosts import is_loopback
 from codespace_kernels.github.retry import rate_limit_pause
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ class Refusal:
     def _server_error(self) -> GitHubUnavailableError:
         said = f": {self.message}" if self.body.get("message") else ""
         why = f"server error {self.status}{said}"
-        return unavailable(self.what, self.response.url.host, why, repeatable=self.repeatable)
+        return unavailable(self.what, self.response.url.netloc.decode(), why, repeatable=self.repeatable)
 
     def _unauthorized(self) -> CodespaceKernelsError:
         url = self.body.get("allow_permissions_url")
@@ -192,11 +193,13 @@ def unavailable(what: str, host: str, why: str, *, repeatable: bool = True) -> G
 
     Args:
         what: What was to be done, an infinitive.
-        host: The host that was asked.
+        host: The host that was asked, with its port where it has one.
         why: "server error 502", "no answer within 60 s", ….
         repeatable: False where it may have been done all the same.
     """
-    advice = "Try again in a moment." if repeatable else "It may have been done: look before you repeat it."
+    advice = "Is the emulator running?" if is_loopback(f"http://{host}") else "Try again in a moment."
+    if not repeatable:
+        advice = "It may have been done: look before you repeat it."
     return GitHubUnavailableError(f"Could not {what}: {host} cannot be used now ({why}). {advice}")
 
 

@@ -8,8 +8,16 @@ import logging
 import re
 from typing import TYPE_CHECKING, Self
 
-from codespace_kernels.errors import NotFoundError, SettingsError, SshError, TunnelError, WorkspaceNotFoundError
-from codespace_kernels.github.auth import token_sources
+from codespace_kernels.errors import (
+    NotFoundError,
+    SettingsError,
+    SshError,
+    TunnelError,
+    WaitTimeoutError,
+    WorkspaceConnectionError,
+    WorkspaceNotFoundError,
+)
+from codespace_kernels.github.auth import find_gh, gh_account, gh_environment, token_sources
 from codespace_kernels.github.client import GitHubClient
 from codespace_kernels.github.codespaces import CodespacesApi
 from codespace_kernels.github.models import Codespace, Phase
@@ -206,9 +214,14 @@ class CodespacesProvider:
         return self._kept(name, connection, lambda: connection.tunnel.services.notify_activity(["keepAlive"]))
 
     async def _connect_by_gh(self, name: str, progress: Progress) -> Connection:
-        from codespace_kernels.providers.codespace_gh import GhCli
+        from codespace_kernels.ssh.gh import connect_by_gh
 
-        connection = await GhCli(self._client, self._env).connect(name, self._pin(name), progress)
+        env = gh_environment(self._env)
+        program = find_gh(env)
+        if program is None:
+            raise SshError("The program gh is not installed, or not in PATH. Install it, or use transport `tunnel`.")
+        env |= gh_account(self._client.account, await self._client.token())
+        connection = await connect_by_gh(name, name=self._pin(name), environment=env, progress=progress, gh=program)
 
         async def notify() -> None:
             # gh reports input and output once a minute where bytes have moved; a command moves some.
@@ -218,15 +231,13 @@ class CodespacesProvider:
 
     async def _fall_back(self, name: str, progress: Progress, error: TunnelError) -> Connection:
         """Try `gh` where our own tunnel cannot be had; when that fails too, our own error says more."""
-        from codespace_kernels.providers.codespace_gh import GhCli
-
-        if GhCli(self._client, self._env).program is None:
+        if find_gh(gh_environment(self._env)) is None:
             raise error
         _log.warning("Codespace %s is reached with gh, as the tunnel cannot be had: %s", name, error)
         progress(ProgressEvent("tunnel", "The dev tunnel cannot be opened, trying gh"))
         try:
             return await self._connect_by_gh(name, progress)
-        except SshError as second:
+        except (WorkspaceConnectionError, WaitTimeoutError) as second:
             _log.warning("gh cannot reach codespace %s either: %s", name, second)
             raise error from None
 

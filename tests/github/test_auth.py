@@ -178,3 +178,20 @@ def test_repr_hides_the_value(canary):
     assert canary not in f"{token}"
     assert Token("github_pat_1", "x").fine_grained
     assert not token.fine_grained
+
+
+async def test_no_emulator_at_the_address():
+    with pytest.raises(NoTokenError, match="codespace-kernels emulator start"):
+        await found(Account(api_url="http://127.0.0.1:9"), {"GH_TOKEN": "of-github"})
+
+
+async def test_the_emulator_s_token_comes_before_a_server_s(emulator):
+    account = Account(api_url=emulator.api_url)
+    token = await found(account, {"GH_ENTERPRISE_TOKEN": "of-a-real-server"})
+    assert token == Token(emulator.token, "the emulator's state")
+
+
+async def test_an_emulator_s_state_that_cannot_be_read(emulator, monkeypatch):
+    monkeypatch.setenv("CODESPACE_KERNELS_HOME", "/dev/null/nowhere")
+    token = await found(Account(api_url=emulator.api_url), {"GH_ENTERPRISE_TOKEN": "other"})
+    assert token.value == "other"

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import asyncio
+import gzip
 import time
 
 import httpx
 import pytest
 
 from codespace_kernels.errors import BadTokenError, GitHubError, GitHubUnavailableError, RateLimitError
-from codespace_kernels.github import Backoff
+from codespace_kernels.github import Backoff, GitHubClient
+from codespace_kernels.target import Account
 
-from .conftest import CANARY, Script, answer, client_for
+from .conftest import CANARY, Script, Tokens, answer, client_for
 
 
 async def test_headers():
@@ -86,8 +89,6 @@ async def test_an_unchanged_answer_is_taken_from_the_cache():
 
 
 async def test_a_compressed_answer_survives_the_cache():
-    import gzip
-
     packed = httpx.Response(200, headers={"etag": "1", "content-encoding": "gzip"}, content=gzip.compress(b'{"n": 1}'))
     sent = []
 
@@ -230,14 +231,9 @@ async def test_an_answer_that_is_not_github_s_is_told():
 
 
 async def test_an_address_where_nobody_listens(unused_tcp_port):
-    from codespace_kernels.github import GitHubClient
-    from codespace_kernels.target import Account
-
-    from .conftest import Tokens
-
     account = Account(api_url=f"http://127.0.0.1:{unused_tcp_port}")
     async with GitHubClient(account, Tokens(), retry=Backoff(first=0.001)) as client:
-        with pytest.raises(GitHubUnavailableError, match=r"127\.0\.0\.1"):
+        with pytest.raises(GitHubUnavailableError, match=rf"127\.0\.0\.1:{unused_tcp_port} .*emulator running"):
             await client.get("/x", "ask")
 
 
@@ -261,3 +257,19 @@ async def test_closing_twice_is_no_error():
     await client.close()
     await client.close()
     assert "api.github.com" in repr(client)
+
+
+async def test_many_requests_at_once_look_for_one_token():
+    class Slow(Tokens):
+        asked = 0
+
+        async def find(self):
+            self.asked += 1
+            await asyncio.sleep(0.01)
+            return await super().find()
+
+    tokens = Slow()
+    transport = httpx.MockTransport(Script(answer(200, {"n": 1})))
+    async with GitHubClient(Account(), tokens, transport=transport) as client:
+        await asyncio.gather(*(client.get("/x", "ask") for _ in range(5)))
+    assert tokens.asked == 1
