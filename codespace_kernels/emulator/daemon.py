@@ -27,7 +27,7 @@ from codespace_kernels.emulator.control import ControlClient
 from codespace_kernels.emulator.leftovers import clean_up
 from codespace_kernels.emulator.server import Emulator
 from codespace_kernels.emulator.state import EmulatorRecord, find_record
-from codespace_kernels.errors import CodespaceKernelsError, EmulatorError
+from codespace_kernels.errors import CodespaceKernelsError, EmulatorError, error_from_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,6 +73,7 @@ def start_in_background(options: dict[str, Any]) -> EmulatorRecord:
 
     Raises:
         EmulatorError: It cannot be started; says why.
+        SettingsError: An option is out of its range.
     """
     process = subprocess.Popen(
         # -P: a module of the user's in the current folder must not stand in for one of Python's.
@@ -86,7 +87,7 @@ def start_in_background(options: dict[str, Any]) -> EmulatorRecord:
     answer = _ask(process, {**options, "background": True})
     if "error" in answer:
         process.wait()
-        raise EmulatorError(str(answer["error"]))
+        raise error_from_json(answer["error"])
     return find_record(str(answer["api_url"]))
 
 
@@ -104,7 +105,8 @@ def _ask(process: subprocess.Popen[bytes], options: dict[str, Any]) -> dict[str,
     finally:
         late.cancel()
     if not line:
-        return {"error": f"The emulator's process ended, or did not answer within {START_SECONDS:g} s."}
+        error = EmulatorError(f"The emulator's process ended, or did not answer within {START_SECONDS:g} s.")
+        return {"error": error.to_json()}
     answer: dict[str, Any] = json.loads(line)
     return answer
 
@@ -159,7 +161,7 @@ def main() -> int:
         options = json.load(sys.stdin)
         asyncio.run(serve(emulator_from(options), _detach))
     except CodespaceKernelsError as error:
-        print(json.dumps({"error": str(error)}), flush=True)  # noqa: T201  (the answer to the starter)
+        print(json.dumps({"error": error.to_json()}), flush=True)  # noqa: T201  (the answer to the starter)
         return 1
     return 0
 

@@ -33,7 +33,7 @@ class Quota:
 
     def give_back(self) -> None:
         """Take back the last count: an answer 304 is free."""
-        self.used -= 1
+        self.used = max(0, self.used - 1)
 
     @property
     def remaining(self) -> int:

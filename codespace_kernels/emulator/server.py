@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import errno
 import logging
@@ -29,9 +30,9 @@ from codespace_kernels.emulator.machine import Machine, MachineSpec
 from codespace_kernels.emulator.pages import PAGE_ROUTES
 from codespace_kernels.emulator.quota import Quota
 from codespace_kernels.emulator.rest import ROUTES
-from codespace_kernels.emulator.state import EmulatorRecord
+from codespace_kernels.emulator.state import EmulatorRecord, read_records
 from codespace_kernels.emulator.tunnels import TunnelService
-from codespace_kernels.errors import EmulatorError
+from codespace_kernels.errors import EmulatorError, SettingsError
 
 if TYPE_CHECKING:
     import socket
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LOOPBACK = "127.0.0.1"
+_HIGHEST_PORT = 65535
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -76,6 +78,10 @@ class Emulator:
     account: Account = dataclasses.field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        if not 0 <= self.port <= _HIGHEST_PORT:
+            raise SettingsError(f"A port is a number from 0 to {_HIGHEST_PORT}, not {self.port}.")
+        if self.codespaces < 0 or self.transition_seconds < 0 or self.minute_seconds <= 0 or self.rate_limit < 0:
+            raise SettingsError("Numbers of codespaces, seconds and requests cannot be negative, nor a minute be zero.")
         self.tunnels = TunnelService(self.faults)
         self._record: EmulatorRecord | None = None
         self._server: HTTPServer | None = None
@@ -120,21 +126,32 @@ class Emulator:
         """Listen, set up the account and write the state file. Cleans up after emulators that were killed.
 
         Raises:
-            EmulatorError: The port is taken, or the folder cannot be used.
+            EmulatorError: The port is taken, the folder cannot be used, or a repository is named wrongly or twice.
+            SettingsError: A number is out of its range.
         """
         await asyncio.to_thread(clean_up_all)
+        with contextlib.ExitStack() as undo:
+            self._begin(undo)
+            undo.pop_all()
+        log.info("the emulator listens at %s", self.api_url)
+
+    def _begin(self, undo: contextlib.ExitStack) -> None:
         sockets = _listen(self.port)
+        for listener in sockets:
+            undo.callback(listener.close)
         base = f"http://{LOOPBACK}:{sockets[0].getsockname()[1]}"
         folder = _usable_folder(self.folder)
+        if self.folder is None:
+            undo.callback(shutil.rmtree, folder, ignore_errors=True)
         timing = Timing(self.transition_seconds, self.minute_seconds)
         self.account = Account(Host(self.faults, timing, folder, self._make_inside))
         self._fill_account()
         self.tunnels.base_url = base
-        self._record = self._make_record(base, folder)
+        record = self._make_record(base, folder)
+        record.write()
+        self._record = record
         self._server = HTTPServer(self._application(base))
         self._server.add_sockets(sockets)
-        self._record.write()
-        log.info("the emulator listens at %s", base)
 
     async def close(self) -> None:
         """End every process of every codespace, stop listening, remove what is temporary. Twice is no error."""
@@ -230,7 +247,11 @@ def _usable_folder(folder: Path | None) -> Path:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise EmulatorError(f"The emulator cannot use the folder {folder}: {error.strerror}.") from None
-    return folder.resolve()
+    folder = folder.resolve()
+    for record in read_records():
+        if record.folder == str(folder):
+            raise EmulatorError(f"The folder {folder} belongs to the emulator at {record.api_url}. Choose another.")
+    return folder
 
 
 def _log_request(handler: RequestHandler) -> None:

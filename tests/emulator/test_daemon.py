@@ -320,3 +320,44 @@ def test_an_emulator_inside_another_program_can_be_told_to_end(home, emulator):
         time.sleep(0.02)
     with pytest.raises(httpx.ConnectError):
         httpx.get(emulator.api_url, trust_env=False)
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "words"),
+    [
+        (["--port", "70000"], 2, "65535"),
+        (["--codespaces", "-1"], 2, "negative"),
+        (["--repository", "nonsense"], 1, "OWNER/NAME"),
+        (["--repository", "a/b", "--repository", "A/B"], 1, "already"),
+        (["--folder", "/dev/null/folder"], 1, "/dev/null/folder"),
+    ],
+)
+def test_options_that_cannot_be_leave_nothing_behind(home, monkeypatch, tmp_path_factory, options, status, words):
+    temporary = tmp_path_factory.mktemp("temporary")
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    done = run("start", *options)
+    assert (done.returncode, done.stdout) == (status, "")
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert list(temporary.iterdir()) == []
+    assert list((home / "emulators").glob("*")) == []
+
+
+def test_a_folder_of_the_users_own_stays_and_belongs_to_one_emulator(home, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("mine")
+    with started("--folder", str(folder)) as emulator:
+        assert emulator.status()["folder"] == str(folder)
+        second = run("start", "--folder", str(folder))
+        assert second.returncode == 1
+        assert emulator.api_url in second.stderr
+        assert emulator.run("stop").returncode == 0
+    assert folder.is_dir()
+
+
+def test_a_signal_ends_it_in_good_order(home):
+    with started() as emulator:
+        folder = Path(emulator.status()["folder"])
+        emulator.process.terminate()
+        assert gone([emulator.process])
+        assert not folder.exists()
+        assert list((home / "emulators").iterdir()) == []

@@ -49,7 +49,7 @@ def test_view(gh: Gh, name: str):
     assert viewed["billableOwner"] == {"login": "octocat", "type": "User"}
     assert viewed["machineDisplayName"] == "2 cores, 8 GB RAM, 32 GB storage"
     assert viewed["idleTimeoutMinutes"] == 30
-    assert viewed["retentionPeriodDays"] == "30 days"
+    assert viewed["retentionPeriodDays"] == 30
     assert viewed["devcontainerPath"] == ".devcontainer/devcontainer.json"
 
 
