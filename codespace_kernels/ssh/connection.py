@@ -184,14 +184,14 @@ class SshConnection:
             logger.info("connection ended (%s): %s", self._description, reason)
             self._closed.set_result(f"The SSH connection ended: {reason}.")
         if self._closing is None:
-            self._closing = asyncio.create_task(self._close())
+            self._closing = asyncio.create_task(self._close(reason))
 
-    async def _close(self) -> None:
+    async def _close(self, reason: str) -> None:
         self._forwarder.close()
         self._watcher.cancel()
         if self._warm_up is not None:
             self._warm_up.cancel()
-        self._session.close()
+        self._session.end(reason)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_END_SECONDS):
                 await self._session_ended.wait()

@@ -87,6 +87,7 @@ class SshSession(_Transport):
         self._unanswered: collections.deque[Callable[[Message | None], None]] = collections.deque()
         self._on_end: list[Callable[[], None]] = []
         self._ended = False
+        self._reason = ""
 
     def _log(self, level: int, msg: str | list[str], *args: object) -> None:
         """Log for operators only: what goes wrong is raised to whoever asked, so it is no error here."""
@@ -281,10 +282,20 @@ class SshSession(_Transport):
 
     def end_reason(self) -> str:
         """Tell why the session ended, as part of a sentence."""
-        error: BaseException | None = self.packetizer.failure or self.saved_exception
+        if self._reason:
+            return self._reason
+        error: BaseException | None = self.saved_exception
         if error is None or isinstance(error, EOFError):
-            return "the other end closed it"
-        return str(error) or type(error).__name__
+            error = self.packetizer.failure
+        if isinstance(error, OSError) and error.strerror:
+            return error.strerror
+        return str(error) if error is not None else "the other end closed it"
+
+    def end(self, reason: str) -> None:
+        """Close the session for a reason of ours, which everything that runs through it then gives as its own."""
+        if self.active:
+            self._reason = reason
+        self.close()
 
     def run(self) -> None:
         """Read until the end, then tell everybody who waits; body of the thread."""

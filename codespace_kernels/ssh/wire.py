@@ -7,6 +7,7 @@ ours is an event loop, so `send_nowait` takes what fits and returns.
 from __future__ import annotations
 
 import contextlib
+import errno
 import selectors
 import socket
 import ssl
@@ -135,7 +136,7 @@ class SocketWire(Wire):
     def wait_writable(self, seconds: float) -> None:
         """See `Wire.wait_writable`."""
         if self._closed:
-            raise ConnectionResetError("closed")
+            raise ConnectionResetError(errno.ECONNRESET, "closed")
         self._writable.select(seconds)
 
     def close(self) -> None:
@@ -158,13 +159,16 @@ class ChannelWire(Wire):
         channel.settimeout(POLL_SECONDS)
 
     def _receive(self) -> bytes:
-        return self._channel.recv(READ_SIZE)
+        data = self._channel.recv(READ_SIZE)
+        if not data and not self._closed and not self._channel.session.active:
+            raise ConnectionResetError(errno.ECONNRESET, self._channel.session.end_reason())
+        return data
 
     def send_nowait(self, data: bytes) -> int:
         """See `Wire.send_nowait`."""
         channel = self._channel
         if channel.closed or channel.eof_sent:
-            raise ConnectionResetError("channel closed")
+            raise ConnectionResetError(errno.ECONNRESET, "channel closed")
         if channel.session.congested or not channel.send_ready():
             return 0
         return channel.send(data)

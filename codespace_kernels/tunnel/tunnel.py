@@ -149,13 +149,13 @@ class Tunnel:
             logger.info("dev tunnel ended: %s", reason)
             self._closed.set_result(f"The dev tunnel ended: {reason}.")
         if self._closing is None:
-            self._closing = asyncio.create_task(self._close())
+            self._closing = asyncio.create_task(self._close(reason))
 
-    async def _close(self) -> None:
+    async def _close(self, reason: str) -> None:
         self._forwarder.close()
         self.services.close()
         self._watcher.cancel()
-        self._session.close()
+        self._session.end(reason)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_END_SECONDS):
                 await self._session_ended.wait()
