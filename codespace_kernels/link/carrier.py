@@ -1,0 +1,138 @@
+"""Moves bytes between a session and one stream, and notices when the stream is dead."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any
+
+from codespace_kernels.errors import CodespaceKernelsError
+from codespace_kernels.link.session import Failed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from codespace_kernels.connection import Stream
+    from codespace_kernels.link.session import Session
+
+
+class StreamCarrier:
+    """Three tasks around one stream: read, write, ask for signs of life.
+
+    Args:
+        stream: Closed by `stop` and `finish`.
+        session: Attached to this stream by the caller.
+        take: Called with each event of the session but `Failed`.
+        lost: Called once with this object and a sentence, when the stream is of no more use; not after `stop`.
+        intervals: Seconds between pings while idle, while busy, and of silence that is tolerated.
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        session: Session,
+        take: Callable[[Any], None],
+        lost: Callable[[StreamCarrier, str], None],
+        intervals: tuple[float, float, float],
+    ) -> None:
+        self._stream = stream
+        self._session = session
+        self._take = take
+        self._lost = lost
+        self._idle_interval, self._busy_interval, self._silence_limit = intervals
+        self._wake = asyncio.Event()
+        self._received_at = time.monotonic()
+        self._asked_at: float | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._stopped = False
+
+    def start(self, is_busy: Callable[[], bool]) -> None:
+        """Begin; `is_busy` tells whether an answer is waited for beyond what the session knows."""
+        self._tasks = [
+            asyncio.create_task(self._guard(self._read())),
+            asyncio.create_task(self._guard(self._write())),
+            asyncio.create_task(self._guard(self._ask(is_busy))),
+        ]
+
+    def wake(self) -> None:
+        """Look for something to send."""
+        self._wake.set()
+
+    def stop(self) -> None:
+        """End at once and close the stream."""
+        self._stopped = True
+        self._stream.close()
+        current = asyncio.current_task()
+        for task in self._tasks:
+            if task is not current:
+                task.cancel()
+
+    async def finish(self, timeout: float) -> None:
+        """Send what the session has to send now, at most `timeout` seconds long, then end."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        try:
+            async with asyncio.timeout(timeout):
+                await self._write_all()
+        except (CodespaceKernelsError, TimeoutError, OSError):
+            pass  # The other end will notice that the stream ended.
+        self.stop()
+
+    async def _guard(self, work: Any) -> None:
+        try:
+            reason = await work
+        except CodespaceKernelsError as error:
+            reason = str(error)
+        except OSError as error:
+            reason = f"The stream to the workspace broke: {error}"
+        if not self._stopped:
+            self._lost(self, reason)
+
+    async def _read(self) -> str:
+        while True:
+            data = await self._stream.read()
+            if not data:
+                return "The stream to the workspace ended."
+            self._received_at = now = time.monotonic()
+            self._asked_at = None
+            for event in self._session.receive_data(data, now):
+                if isinstance(event, Failed):
+                    await self._write_all()
+                    return f"The link's protocol was broken: {event.reason}."
+                self._take(event)
+                if self._stopped:
+                    return ""
+            self._wake.set()
+
+    async def _write(self) -> str:
+        loop = asyncio.get_running_loop()
+        while True:
+            self._wake.clear()
+            await self._write_all()
+            deadline = self._session.next_deadline()
+            if deadline is None:
+                await self._wake.wait()
+                continue
+            timer = loop.call_later(max(0.0, deadline - time.monotonic()), self._wake.set)
+            try:
+                await self._wake.wait()
+            finally:
+                timer.cancel()
+
+    async def _write_all(self) -> None:
+        while data := self._session.data_to_send(time.monotonic()):
+            await self._stream.write(data)
+
+    async def _ask(self, is_busy: Callable[[], bool]) -> str:
+        """Ping; give the stream up when an answer is due for too long and nothing at all arrives."""
+        while True:
+            self._session.ping(time.monotonic())
+            if self._asked_at is None:
+                self._asked_at = time.monotonic()
+            self._wake.set()
+            busy = bool(self._session.kept_bytes) or is_busy()
+            await asyncio.sleep(self._busy_interval if busy or self._asked_at is not None else self._idle_interval)
+            now = time.monotonic()
+            if self._asked_at is not None and now - max(self._asked_at, self._received_at) > self._silence_limit:
+                return f"The workspace gave no sign of life for {now - self._received_at:.0f} s."

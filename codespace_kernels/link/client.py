@@ -1,0 +1,361 @@
+"""The broker's end of the link: one session to one workspace, carried by one stream after the other."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import time
+import uuid
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from codespace_kernels import __version__
+from codespace_kernels.errors import (
+    CodespaceKernelsError,
+    LinkError,
+    WaitTimeoutError,
+    error_from_json,
+)
+from codespace_kernels.link import commands
+from codespace_kernels.link.carrier import StreamCarrier
+from codespace_kernels.link.frames import ProtocolError
+from codespace_kernels.link.kernel import LinkKernel
+from codespace_kernels.link.kernelspecs import RemoteKernelSpec, read_kernelspecs
+from codespace_kernels.link.session import ClosedByPeer, Connected, MessageReceived, PongReceived, Session
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from codespace_kernels.connection import Stream
+
+log = logging.getLogger(__name__)
+
+_REPEATABLE = frozenset({"start", "attach", "shutdown", "kernels", "kernelspecs", "server_info", "shutdown_server"})
+"""Commands that do no harm when they are done twice, so that they may be sent to the successor of a child that died."""
+
+
+class _Pending(NamedTuple):
+    request: dict[str, Any]
+    answer: asyncio.Future[tuple[dict[str, Any], list[bytes]]]
+
+
+class LinkClient:
+    """A session with the server extension of one workspace; all its kernels and commands.
+
+    It lives from the first `attach` to `close`, over any number of streams. While it has none, messages and commands
+    wait; who owns the connection makes a new one and calls `attach` again, and nothing is lost or doubled.
+
+    Args:
+        on_detached: Called with a sentence for a person each time the stream is lost (not by `close`).
+        command_timeout: Seconds that a command may take, the wait for a stream included.
+        ping_interval: Seconds between questions for a sign of life while nothing is outstanding.
+        busy_ping_interval: The same while something is unacknowledged or unanswered.
+        silence_limit: Seconds without any byte from the workspace after which the stream is given up, counted only
+            while an answer to something is due.
+    """
+
+    def __init__(
+        self,
+        *,
+        on_detached: Callable[[str], None] | None = None,
+        command_timeout: float = 90.0,
+        ping_interval: float = 15.0,
+        busy_ping_interval: float = 3.0,
+        silence_limit: float = 12.0,
+    ) -> None:
+        self._on_detached = on_detached
+        self._command_timeout = command_timeout
+        self._intervals = (ping_interval, busy_ping_interval, silence_limit)
+        self._session = Session(secrets.token_hex(16), software=__version__)
+        self._carrier: StreamCarrier | None = None
+        self._connected = asyncio.Event()
+        self._detached = asyncio.Event()
+        self._detached.set()
+        self._reason = "The link was not attached yet."
+        self._kernels: dict[int, LinkKernel] = {}
+        self._last_number = 0
+        self._pending: dict[int, _Pending] = {}
+        self._last_id = 0
+        self._rtt: float | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    # -- the stream ---------------------------------------------------------------------------------------------------
+
+    @property
+    def attached(self) -> bool:
+        """Whether a stream carries the link now."""
+        return self._carrier is not None and self._connected.is_set()
+
+    @property
+    def rtt(self) -> float | None:
+        """Seconds to the workspace and back, as last measured; None before the first answer to a ping."""
+        return self._rtt
+
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes that wait here: sent but not acknowledged, or not sent."""
+        return self._session.kept_bytes + self._session.queued_bytes
+
+    async def attach(self, stream: Stream, *, timeout: float = 20.0) -> None:
+        """Carry the link over this stream from now on; an earlier one is closed.
+
+        Args:
+            stream: From `RemoteServer.open_link`.
+            timeout: Seconds for the workspace's hello.
+
+        Raises:
+            LinkError: The link was closed, the stream ended, or the other end does not speak this protocol.
+            WaitTimeoutError: No hello in time.
+        """
+        if self._closed:
+            stream.close()
+            raise LinkError("The link to the workspace was closed.")
+        if self._carrier is not None:
+            self._carrier.stop()
+        self._connected.clear()
+        self._detached.clear()
+        self._session.attach()
+        carrier = self._carrier = StreamCarrier(stream, self._session, self._take, self._lost, self._intervals)
+        carrier.start(lambda: bool(self._pending))
+        await self._wait_for_hello(carrier, timeout)
+
+    async def _wait_for_hello(self, carrier: StreamCarrier, timeout: float) -> None:
+        waits = [asyncio.ensure_future(self._connected.wait()), asyncio.ensure_future(self._detached.wait())]
+        try:
+            await asyncio.wait(waits, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        if self._carrier is not carrier:
+            raise LinkError(f"The link to the workspace was not established: {self._reason}")
+        if not self._connected.is_set():
+            self._lost(carrier, "The workspace did not answer.")
+            raise WaitTimeoutError.after("the link process in the workspace to answer", timeout)
+
+    async def wait_detached(self) -> str:
+        """Wait until no stream carries the link; give the reason, a sentence for a person."""
+        await self._detached.wait()
+        return self._reason
+
+    def _lost(self, carrier: StreamCarrier, reason: str) -> None:
+        if carrier is not self._carrier:
+            return
+        carrier.stop()
+        self._carrier = None
+        self._session.detach()
+        self._connected.clear()
+        self._reason = reason
+        self._detached.set()
+        for kernel in list(self._kernels.values()):
+            kernel.link_lost(reason)
+        if self._on_detached is not None and not self._closed:
+            self._on_detached(reason)
+
+    async def close(self) -> None:
+        """End the session for good; kernels go on running. Closing twice is no error."""
+        if self._closed:
+            return
+        self._closed = True
+        carrier, self._carrier = self._carrier, None
+        if carrier is not None:
+            self._session.say_bye("closed")
+            await carrier.finish(2.0)
+        self._reason = "The link to the workspace was closed."
+        self._detached.set()
+        self._fail_commands(self._reason)
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # -- events -------------------------------------------------------------------------------------------------------
+
+    def _take(self, event: Any) -> None:
+        if isinstance(event, MessageReceived):
+            if event.kernel == commands.KERNEL:
+                self._take_command(event.parts)
+            elif event.kernel in self._kernels:
+                self._kernels[event.kernel].message_received(event.channel, event.parts)
+        elif isinstance(event, PongReceived):
+            self._rtt = event.rtt
+        elif isinstance(event, Connected):
+            self._take_connected(event)
+        elif isinstance(event, ClosedByPeer) and self._carrier is not None:
+            self._lost(self._carrier, f"The workspace closed the link: {event.reason}")
+
+    def _take_connected(self, event: Connected) -> None:
+        log.debug("link connected, peer %s, %s", event.software, "new" if event.lost else "as before")
+        self._connected.set()
+        if event.lost:
+            self._begin_anew()
+        else:
+            for kernel in list(self._kernels.values()):
+                kernel.link_restored()
+
+    def _begin_anew(self) -> None:
+        """Open everything again at a peer that knows nothing of us."""
+        for pending in list(self._pending.values()):
+            if pending.request["do"] in _REPEATABLE:
+                self._send_command(pending.request)
+            elif not pending.answer.done():
+                text = "The link process in the workspace was replaced; the command may or may not have been done."
+                pending.answer.set_exception(LinkError(text))
+        for kernel in list(self._kernels.values()):
+            kernel.gap("The process that carries the workspace's kernels was replaced: output may be missing.")
+            self._spawn(self._attach_again(kernel))
+
+    async def _attach_again(self, kernel: LinkKernel) -> None:
+        try:
+            answer, _ = await self._run("attach", kernel_id=kernel.kernel_id, number=kernel.number)
+        except CodespaceKernelsError as error:
+            kernel.refused(error)
+        else:
+            kernel.attached(answer)
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _take_command(self, parts: Sequence[bytes]) -> None:
+        try:
+            document, raw = commands.decode(parts)
+        except ProtocolError as error:
+            log.warning("dropped: %s", error)
+            return
+        if "event" in document:
+            for kernel in list(self._kernels.values()):
+                if kernel.kernel_id == document.get("kernel_id"):
+                    kernel.event_received(document)
+            return
+        pending = self._pending.pop(document.get("id", 0), None)
+        if pending is None or pending.answer.done():
+            return
+        if "error" in document:
+            pending.answer.set_exception(error_from_json(document["error"]))
+        else:
+            pending.answer.set_result((document["ok"], raw))
+
+    # -- commands -----------------------------------------------------------------------------------------------------
+
+    async def command(self, do: str, **fields: Any) -> dict[str, Any]:
+        """Have the server do something, and give its answer. Waits for a stream where there is none.
+
+        Raises:
+            CodespaceKernelsError: What the server says, as the class that it names; `LinkError` where the link was
+                closed or the command's fate is not known.
+            WaitTimeoutError: No answer in time.
+        """
+        answer, _ = await self._run(do, **fields)
+        return answer
+
+    async def _run(self, do: str, **fields: Any) -> tuple[dict[str, Any], list[bytes]]:
+        if self._closed:
+            raise LinkError("The link to the workspace was closed.")
+        self._last_id += 1
+        number = self._last_id
+        request = {"id": number, "do": do, **fields}
+        answer: asyncio.Future[tuple[dict[str, Any], list[bytes]]] = asyncio.get_running_loop().create_future()
+        self._pending[number] = _Pending(request, answer)
+        self._send_command(request)
+        try:
+            async with asyncio.timeout(self._command_timeout):
+                return await answer
+        except TimeoutError:
+            away = "" if self.attached else f" (no connection: {self._reason})"
+            raise WaitTimeoutError.after(f"the workspace to do {do!r}{away}", self._command_timeout) from None
+        finally:
+            self._pending.pop(number, None)
+
+    def _send_command(self, request: Mapping[str, Any]) -> None:
+        self.send(commands.KERNEL, commands.CHANNEL, commands.encode(dict(request)))
+
+    def _fail_commands(self, reason: str) -> None:
+        for pending in list(self._pending.values()):
+            if not pending.answer.done():
+                pending.answer.set_exception(LinkError(reason))
+
+    def send(self, number: int, channel: int, parts: Sequence[bytes]) -> None:
+        """Queue a raw message for a kernel of this link.
+
+        Raises:
+            ValueError: It is larger than the link carries.
+        """
+        self._session.send(number, channel, parts)
+        if self._carrier is not None:
+            self._carrier.wake()
+
+    # -- what the server offers ---------------------------------------------------------------------------------------
+
+    async def kernelspecs(self) -> dict[str, RemoteKernelSpec]:
+        """Give the workspace's kernelspecs by name. Raises as `command`."""
+        return read_kernelspecs(*await self._run("kernelspecs"))
+
+    async def kernels(self) -> list[dict[str, Any]]:
+        """Give the models of all kernels of the server, as its REST has them. Raises as `command`."""
+        answer = await self.command("kernels")
+        return list(answer["kernels"])
+
+    async def server_info(self) -> dict[str, Any]:
+        """Give versions, process ids, `port`, `base_url` and `token` of the server. Raises as `command`."""
+        return await self.command("server_info")
+
+    async def shutdown_server(self) -> None:
+        """End the server and with it all kernels of the workspace. Raises as `command`."""
+        await self.command("shutdown_server")
+
+    async def start_kernel(
+        self, name: str, *, kernel_id: str | None = None, cwd: str = "", env: Mapping[str, str] | None = None
+    ) -> LinkKernel:
+        """Start a kernel and open its channels, in one round trip.
+
+        Args:
+            name: Of the kernelspec.
+            kernel_id: Its id; a new one where None. A kernel that has it already is taken as it is, so that a repeated
+                start does no harm.
+            cwd: Folder in the workspace, absolute, `~/…` or relative to the server's folder.
+            env: Variables on top of the server's.
+
+        Raises:
+            KernelNotFoundError: The workspace has no such kernelspec.
+            KernelStartError: The process did not start.
+            LinkError: The link was closed.
+            WaitTimeoutError: No answer in time.
+        """
+        kernel = self._make_kernel(kernel_id or str(uuid.uuid4()))
+        await self._open(kernel, "start", name=name, cwd=cwd, env=dict(env or {}))
+        return kernel
+
+    async def attach_kernel(self, kernel_id: str) -> LinkKernel:
+        """Open the channels of a kernel that runs already.
+
+        Raises:
+            KernelNotFoundError: There is none with this id.
+            LinkError: The link was closed.
+            WaitTimeoutError: No answer in time.
+        """
+        kernel = self._make_kernel(kernel_id)
+        await self._open(kernel, "attach")
+        return kernel
+
+    def _make_kernel(self, kernel_id: str) -> LinkKernel:
+        self._last_number += 1
+        return LinkKernel(self, self._last_number, kernel_id)
+
+    async def _open(self, kernel: LinkKernel, do: str, **fields: Any) -> None:
+        # Known before the answer: the kernel's first messages come right behind it.
+        self._kernels[kernel.number] = kernel
+        try:
+            kernel.attached(await self.command(do, kernel_id=kernel.kernel_id, number=kernel.number, **fields))
+        except BaseException:
+            self.release(kernel)
+            raise
+
+    def release(self, kernel: LinkKernel) -> None:
+        """Close a kernel's channels at the other end; the kernel goes on."""
+        if self._kernels.pop(kernel.number, None) is None or self._closed:
+            return
+        self._session.discard(kernel.number)
+        with contextlib.suppress(ValueError):
+            self._send_command({"do": "detach", "number": kernel.number})

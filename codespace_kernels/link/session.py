@@ -1,0 +1,384 @@
+"""One end of the link as a state machine without I/O; both ends are the same.
+
+A session outlives the streams that carry it. Messages are cut into numbered frames, kept until the other end says that
+it took them, and sent again over the next stream when the last one broke. The frame after number n is n + 1; anything
+else is either an old one, dropped, or an error. So each message arrives once, whole and in order per kernel.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import deque
+from typing import Any, Deque, Dict, List, NamedTuple, Optional, Sequence, Tuple
+
+from . import frames
+from .window import Window
+
+ACK_BYTES = 128 * 1024
+ACK_DELAY = 0.05
+"""An acknowledgement goes out after so many bytes or seconds, or with whatever else is sent."""
+
+TURN = 16 * 1024
+"""Bytes that one kernel sends before the next one's turn."""
+
+BATCH = 128 * 1024
+"""Bytes that one call of `data_to_send` gives at most, unless told otherwise."""
+
+
+class MessageReceived(NamedTuple):
+    """A whole message, once and in order."""
+
+    kernel: int
+    channel: int
+    parts: List[bytes]
+
+
+class Connected(NamedTuple):
+    """The peer's hello came.
+
+    Attributes:
+        lost: The peer knows nothing of what this session exchanged before: it was replaced. Frames that were sent but
+            not acknowledged are dropped (they may have been taken or not), numbering starts anew on both sides,
+            messages that were only queued are still sent.
+        software: The peer's version.
+    """
+
+    lost: bool
+    software: str
+
+
+class PongReceived(NamedTuple):
+    """The peer lives; `rtt` is in seconds."""
+
+    rtt: float
+
+
+class ClosedByPeer(NamedTuple):
+    """The peer is done with the session for good."""
+
+    reason: str
+
+
+class Failed(NamedTuple):
+    """One side broke the protocol; this stream carries no more. The session may go on over another one."""
+
+    reason: str
+
+
+class _Kept(NamedTuple):
+    number: int
+    header: bytes
+    body: bytes
+
+
+class _Queue:
+    """What waits to be numbered for one kernel."""
+
+    def __init__(self) -> None:
+        self.pieces: Deque[Tuple[int, bool, bytes]] = deque()
+        self.credit = 0
+        self.inside_message = False
+
+
+class Session:
+    """One end of a session.
+
+    Args:
+        session_id: 8 to 64 characters, chosen by the client, the same at both ends.
+        software: Version of this side's package, for the peer's logs.
+
+    Attributes:
+        kept_bytes: Bytes that were sent and not yet acknowledged.
+        queued_bytes: Bytes that wait to be sent.
+        window: What was measured of the link.
+    """
+
+    def __init__(self, session_id: str, *, software: str = "") -> None:
+        self.session_id = session_id
+        self.kept_bytes = 0
+        self.queued_bytes = 0
+        self.window = Window()
+        self._software = software
+        self._endpoint = secrets.token_hex(8)
+        self._peer = ""
+        self._sent = 0
+        self._kept: Deque[_Kept] = deque()
+        self._queues: Dict[int, _Queue] = {}
+        self._turns: Deque[int] = deque()
+        self._received = 0
+        self._fragments: Dict[Tuple[int, int], frames.Fragments] = {}
+        self._ping_times: Dict[int, float] = {}
+        self._pings = 0
+        self.detach()
+
+    # -- streams ------------------------------------------------------------------------------------------------------
+
+    @property
+    def connected(self) -> bool:
+        """Whether both hellos were exchanged over the stream of now."""
+        return self._connected
+
+    def attach(self) -> None:
+        """Begin with a new stream; an earlier one counts as lost."""
+        self.detach()
+        self._attached = True
+        hello = frames.Hello(self.session_id, self._endpoint, self._peer, self._received, software=self._software)
+        self._control.append(frames.encode_hello(hello))
+        # Who never sent anything has nothing that the peer could know already: no need to wait for its hello.
+        self._may_send = self._sent == 0 and not self._peer
+
+    def detach(self) -> None:
+        """Forget the stream: it broke or was closed. What was sent over it and not acknowledged will be sent again."""
+        self._attached = self._connected = self._may_send = self._failed = False
+        self._decoder = frames.FrameDecoder()
+        self._control: Deque[bytes] = deque()
+        self._replay: Deque[_Kept] = deque()
+        self._in_flight = 0
+        self._to_ack = 0
+        self._to_ack_at = 0.0
+        self._to_ack_since: Optional[float] = None
+        self._ping_times.clear()
+        self.window.restart()
+
+    # -- sending ------------------------------------------------------------------------------------------------------
+
+    def send(self, kernel: int, channel: int, parts: Sequence[bytes]) -> None:
+        """Queue a message; possible at any time.
+
+        Raises:
+            ValueError: The message is larger than the link carries.
+        """
+        body = frames.encode_message(parts)
+        queue = self._queues.get(kernel)
+        if queue is None:
+            queue = self._queues[kernel] = _Queue()
+        if not queue.pieces:
+            self._turns.append(kernel)
+        self.queued_bytes += len(body)
+        if len(body) <= frames.MAX_FRAGMENT:
+            queue.pieces.append((channel, False, body))
+        else:
+            queue.pieces.extend((channel, more, piece) for more, piece in frames.cut_message(body))
+
+    def discard(self, kernel: int) -> None:
+        """Drop what is queued for a kernel, but for the rest of a message whose beginning is on its way."""
+        queue = self._queues.get(kernel)
+        if queue is None:
+            return
+        rest = _take_rest(queue) if queue.inside_message else []
+        self.queued_bytes -= sum(len(body) for _, _, body in queue.pieces)
+        queue.pieces = deque(rest)
+        if not rest:
+            self._turns.remove(kernel)
+            del self._queues[kernel]
+
+    def ping(self, now: float) -> None:
+        """Ask the peer for a sign of life."""
+        self._pings += 1
+        self._ping_times[self._pings] = now
+        self._control.append(frames.encode_ping(self._pings))
+
+    def say_bye(self, reason: str) -> None:
+        """Tell the peer that this session is over for good."""
+        self._control.append(frames.encode_bye(reason))
+
+    def data_to_send(self, now: float, max_bytes: int = BATCH) -> bytes:
+        """Give the next bytes for the stream; empty when there is nothing to send now.
+
+        Args:
+            now: Seconds of a monotonic clock.
+            max_bytes: About how many bytes; a single frame may be longer.
+        """
+        if not self._attached:
+            return b""
+        out: List[bytes] = list(self._control)
+        self._control.clear()
+        if self._may_send and not self._failed:
+            self._fill(out, max_bytes, now)
+        if self._to_ack and (out or self._ack_is_due(now)):
+            out.append(self._make_ack(now))
+        return b"".join(out)
+
+    def next_deadline(self) -> Optional[float]:
+        """Tell when `data_to_send` will have something to give although nothing happens; None for never."""
+        if self._to_ack_since is None or not self._attached:
+            return None
+        return self._to_ack_since + ACK_DELAY
+
+    def _fill(self, out: List[bytes], max_bytes: int, now: float) -> None:
+        size = last = 0
+        while size < max_bytes and self._in_flight < self.window.size:
+            frame = self._replay.popleft() if self._replay else self._take_next()
+            if frame is None:
+                break
+            out.append(frame.header)
+            out.append(frame.body)
+            last = frame.number
+            length = len(frame.header) + len(frame.body)
+            size += length
+            self._in_flight += length
+        if size:
+            self.window.sent(last, now, not self._turns)
+
+    def _take_next(self) -> Optional[_Kept]:
+        """Number the next piece: the kernels take turns of `TURN` bytes, what one took too much it waits out."""
+        turns = self._turns
+        if not turns:
+            return None
+        queue = self._queues[turns[0]]
+        while queue.credit <= 0:
+            queue.credit += TURN
+            turns.rotate(-1)
+            queue = self._queues[turns[0]]
+        return self._number(turns[0], queue)
+
+    def _number(self, kernel: int, queue: _Queue) -> _Kept:
+        channel, more, body = queue.pieces.popleft()
+        size = len(body)
+        queue.credit -= size + frames.DATA_OVERHEAD
+        queue.inside_message = more
+        if not queue.pieces:
+            self._turns.popleft()
+            del self._queues[kernel]
+        self._sent += 1
+        kept = _Kept(self._sent, frames.encode_data_header(self._sent, kernel, channel, more, size), body)
+        self._kept.append(kept)
+        self.queued_bytes -= size
+        self.kept_bytes += size + frames.DATA_OVERHEAD
+        return kept
+
+    def _ack_is_due(self, now: float) -> bool:
+        since = self._to_ack_since
+        return self._to_ack >= ACK_BYTES or (since is not None and now - since >= ACK_DELAY)
+
+    def _make_ack(self, now: float) -> bytes:
+        delay = now - self._to_ack_at
+        self._to_ack, self._to_ack_since = 0, None
+        return frames.encode_ack(self._received, delay)
+
+    # -- receiving ----------------------------------------------------------------------------------------------------
+
+    def receive_data(self, data: bytes, now: float) -> List[Any]:
+        """Take bytes from the stream and give the events that they make, in order.
+
+        Never raises: what breaks the protocol is a `Failed` event, the last one of this stream, and the peer is told.
+
+        Args:
+            data: As it came.
+            now: Seconds of a monotonic clock.
+        """
+        events: List[Any] = []
+        if self._failed or not self._attached:
+            return events
+        try:
+            for frame in self._decoder.feed(data):
+                if type(frame) is frames.Data:
+                    self._take_data(frame, events, now)
+                else:
+                    self._take_control(frame, events, now)
+        except frames.ProtocolError as error:
+            self._failed = True
+            self._control.append(frames.encode_error(str(error)))
+            events.append(Failed(str(error)))
+        return events
+
+    def _take_data(self, frame: frames.Data, events: List[Any], now: float) -> None:
+        if not self._connected:
+            raise frames.ProtocolError("a numbered frame before the hello")
+        if frame.number > self._received + 1:
+            raise frames.ProtocolError("frame %d came after frame %d" % (frame.number, self._received))
+        self._note_for_ack(len(frame.body) + frames.DATA_OVERHEAD, now)
+        if frame.number <= self._received:
+            return
+        self._received = frame.number
+        key = (frame.kernel, frame.channel)
+        if frame.more or key in self._fragments:
+            parts = self._fragments.setdefault(key, frames.Fragments()).add(frame.body, frame.more)
+            if parts is None:
+                return
+            del self._fragments[key]
+        else:
+            parts = frames.decode_message(frame.body)
+        events.append(MessageReceived(frame.kernel, frame.channel, parts))
+
+    def _note_for_ack(self, size: int, now: float) -> None:
+        self._to_ack += size
+        self._to_ack_at = now
+        if self._to_ack_since is None:
+            self._to_ack_since = now
+
+    def _take_control(self, frame: Any, events: List[Any], now: float) -> None:
+        if isinstance(frame, frames.Hello):
+            events.append(self._take_hello(frame))
+        elif isinstance(frame, frames.Ack):
+            self._take_ack(frame, now)
+        elif isinstance(frame, frames.Ping):
+            self._control.append(frames.encode_pong(frame.token))
+        elif isinstance(frame, frames.Pong):
+            if frame.token in self._ping_times:
+                events.append(PongReceived(now - self._ping_times.pop(frame.token)))
+        elif isinstance(frame, frames.Bye):
+            events.append(ClosedByPeer(frame.reason))
+        elif isinstance(frame, frames.PeerError):
+            self._failed = True
+            events.append(Failed("the other end gave up: %s" % frame.reason))
+        else:
+            raise frame
+
+    def _take_hello(self, hello: frames.Hello) -> Connected:
+        if self._connected:
+            raise frames.ProtocolError("a second hello")
+        if hello.session != self.session_id:
+            raise frames.ProtocolError("the hello is for another session")
+        lost = self._peer not in ("", hello.endpoint)
+        if lost:
+            self._forget_past()
+        received = hello.received if hello.peer == self._endpoint else 0
+        if received > self._sent:
+            raise frames.ProtocolError("frame %d is said to be received, %d was the last one" % (received, self._sent))
+        self._drop_kept(received)
+        if not self._may_send:
+            self._replay = deque(self._kept)
+        self._peer = hello.endpoint
+        self._connected = self._may_send = True
+        return Connected(lost, hello.software)
+
+    def _take_ack(self, ack: frames.Ack, now: float) -> None:
+        if not self._connected or ack.number > self._sent:
+            raise frames.ProtocolError("an acknowledgement of frame %d, %d was the last one" % (ack.number, self._sent))
+        size = self._drop_kept(ack.number)
+        self._in_flight = max(0, self._in_flight - size)
+        self.window.acked(ack.number, size, ack.delay, now)
+
+    def _drop_kept(self, number: int) -> int:
+        """Let go of what the peer has up to `number`; give the bytes."""
+        kept = self._kept
+        size = 0
+        while kept and kept[0].number <= number:
+            frame = kept.popleft()
+            size += len(frame.header) + len(frame.body)
+        self.kept_bytes -= size
+        return size
+
+    def _forget_past(self) -> None:
+        """Begin anew with a peer that knows nothing: see `Connected.lost`."""
+        self._drop_kept(self._sent)
+        self._sent = self._received = 0
+        self._fragments.clear()
+        for queue in self._queues.values():
+            if queue.inside_message:
+                self.queued_bytes -= sum(len(body) for _, _, body in _take_rest(queue))
+                queue.inside_message = False
+        self._queues = {kernel: queue for kernel, queue in self._queues.items() if queue.pieces}
+        self._turns = deque(kernel for kernel in self._turns if kernel in self._queues)
+
+
+def _take_rest(queue: _Queue) -> List[Tuple[int, bool, bytes]]:
+    """Take the pieces that belong to the message whose beginning was numbered already."""
+    rest = []
+    more = True
+    while more:
+        piece = queue.pieces.popleft()
+        rest.append(piece)
+        more = piece[1]
+    return rest

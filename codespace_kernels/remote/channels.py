@@ -1,0 +1,253 @@
+"""The ZMQ sockets of one kernel for one client of the link."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import time
+import uuid
+from collections import deque
+from typing import Any, Callable, Deque, Dict, List, Optional, Tuple, Union
+
+import zmq
+
+from .reactor import Reactor
+
+SHELL, IOPUB, STDIN, CONTROL = 1, 2, 3, 4
+DELIMITER = b"<IDS|MSG>"
+
+READ_MESSAGES = 64
+READ_BYTES = 512 * 1024
+"""One socket is read so far in a turn. By bytes too: 64 messages may be 64 MB, and others would wait for seconds."""
+
+RECONNECT_MS = 20
+"""A kernel that boots is tried again after so long; ZMQ's own 100 ms would be seen in every start."""
+
+PROBE_AGAIN = 0.02
+PROBE_LIMIT = 1.0
+"""Seconds after iopub's connection until requests go out although no sign of the subscription came."""
+
+_CHANNELS = (("shell", SHELL), ("iopub", IOPUB), ("stdin", STDIN), ("control", CONTROL))
+_PROBING, _READY, _HOLDING, _CLOSED = range(4)
+_PROBE = b"codespace-kernels-probe"
+
+
+class KernelChannels:
+    """Carries raw multiparts between a kernel and a client.
+
+    Requests are held until the subscription to iopub is known to be in place, as their output would be lost otherwise:
+    a `kernel_info_request` of our own goes out on control (which newer kernels answer while they are busy), and the first
+    message on iopub, be it that request's status or an XPUB's welcome, is the sign.
+
+    The client's routing identities stand between the DEALER's own, which ZMQ adds, and the delimiter. Kernels send a
+    request's identities back whole, so they return to the client's bridge, which routes by them. Shell and stdin
+    share the DEALER's identity: an `input_request` is addressed with the identities of the execute request.
+
+    Args:
+        reactor: The loop.
+        context: For the sockets.
+        info: A connection file's content (with CurveZMQ keys where the kernel uses them).
+        deliver: Called with channel and parts of each message from the kernel.
+        observe: Called with the header, parent and content frames of each iopub message.
+    """
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        context: Any,
+        info: Dict[str, Any],
+        deliver: Callable[[int, List[bytes]], None],
+        observe: Callable[[bytes, bytes, bytes], None],
+    ) -> None:
+        self._reactor = reactor
+        self._context = context
+        self._deliver = deliver
+        self._observe = observe
+        self._identity = uuid.uuid4().hex.encode()
+        self._sockets: Dict[int, Any] = {}
+        self._monitor: Optional[Any] = None
+        self._held: Deque[Tuple[int, List[bytes]]] = deque()
+        self._state = _CLOSED
+        self.open(info)
+
+    def open(self, info: Dict[str, Any]) -> None:
+        """Connect (anew) to the kernel that `info` describes; requests are held until iopub is subscribed."""
+        self.close()
+        self._info = info
+        self._state = _PROBING
+        self._probe_at: Optional[float] = None
+        self._release_at: Optional[float] = None
+        self._probe_id = uuid.uuid4().hex
+        for name, channel in _CHANNELS:
+            self._sockets[channel] = self._connect(name, channel)
+        self._probe()
+
+    def close(self) -> None:
+        """Close the sockets. Requests are dropped from now on: what was meant for a dead process must not reach the next."""
+        self._state = _CLOSED
+        self._probe_at = self._release_at = None
+        for channel, socket in self._sockets.items():
+            if channel == IOPUB:
+                self._close_monitor()
+            self._reactor.remove(socket)
+            socket.close(linger=0)
+        self._sockets.clear()
+
+    def forget(self) -> None:
+        """Close, and drop what was held."""
+        self.close()
+        self._held.clear()
+
+    def hold(self) -> None:
+        """Keep requests back from now on: the kernel is about to be replaced."""
+        self._state = _HOLDING
+        self._probe_at = self._release_at = None
+
+    def drain(self) -> None:
+        """Deliver all that has arrived."""
+        for channel, socket in self._sockets.items():
+            while self._read(channel, socket):
+                pass
+
+    def send(self, channel: int, parts: List[bytes]) -> None:
+        """Give a client's message to the kernel."""
+        if self._state in (_PROBING, _HOLDING):
+            self._held.append((channel, parts))
+        elif self._state == _READY and channel != IOPUB:
+            self._sockets[channel].send_multipart(parts, zmq.NOBLOCK)
+
+    def next_deadline(self) -> Optional[float]:
+        """When `tick` has something to do; None for never."""
+        times = [at for at in (self._probe_at, self._release_at) if at is not None]
+        return min(times) if times else None
+
+    def tick(self, now: float) -> None:
+        """Do what is due."""
+        if self._release_at is not None and now >= self._release_at:
+            self._release()
+        elif self._probe_at is not None and now >= self._probe_at:
+            self._probe()
+
+    # -- sockets ------------------------------------------------------------------------------------------------------
+
+    def _connect(self, name: str, channel: int) -> Any:
+        socket = self._context.socket(zmq.SUB if channel == IOPUB else zmq.DEALER)
+        socket.linger = 0
+        socket.sndhwm = socket.rcvhwm = 0
+        socket.reconnect_ivl = RECONNECT_MS
+        self._set_curve(socket)
+        if channel == IOPUB:
+            # The kernel's publisher drops what a slow reader leaves behind 1000 messages: a large buffer in between.
+            socket.rcvbuf = 4 * 1024 * 1024
+            socket.subscribe(b"")
+            self._watch_handshake(socket)
+        else:
+            socket.identity = self._identity
+        socket.connect(_url(self._info, name))
+        self._reactor.add_reader(socket, lambda: self._readable(channel))
+        return socket
+
+    def _set_curve(self, socket: Any) -> None:
+        public, secret = self._info.get("curve_publickey"), self._info.get("curve_secretkey")
+        if public and secret:
+            socket.curve_publickey = socket.curve_serverkey = _bytes(public)
+            socket.curve_secretkey = _bytes(secret)
+
+    def _watch_handshake(self, socket: Any) -> None:
+        self._monitor = socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED)
+        self._reactor.add_reader(self._monitor, self._handshake_done)
+
+    def _handshake_done(self) -> None:
+        self._close_monitor()
+        if self._state == _PROBING:
+            self._release_at = time.monotonic() + PROBE_LIMIT
+
+    def _close_monitor(self) -> None:
+        if self._monitor is not None:
+            self._reactor.remove(self._monitor)
+            self._sockets[IOPUB].disable_monitor()
+            self._monitor = None
+
+    # -- readiness ----------------------------------------------------------------------------------------------------
+
+    def _probe(self) -> None:
+        self._probe_at = None
+        header = {
+            "msg_id": self._probe_id,
+            "msg_type": "kernel_info_request",
+            "session": self._probe_id,
+            "username": "",
+            "date": time.strftime("%Y-%m-%dT%H:%M:%S.000000Z", time.gmtime()),
+            "version": "5.3",
+        }
+        signed = [json.dumps(header).encode(), b"{}", b"{}", b"{}"]
+        self._sockets[CONTROL].send_multipart([_PROBE, DELIMITER, _sign(self._info, signed), *signed], zmq.NOBLOCK)
+
+    def _release(self) -> None:
+        self._state = _READY
+        self._probe_at = self._release_at = None
+        held, self._held = self._held, deque()
+        for channel, parts in held:
+            self.send(channel, parts)
+
+    # -- reading ------------------------------------------------------------------------------------------------------
+
+    def _readable(self, channel: int) -> None:
+        left = READ_BYTES
+        socket = self._sockets.get(channel)
+        for _ in range(READ_MESSAGES):
+            size = self._read(channel, socket) if socket is not None else 0
+            left -= size
+            if not size or left <= 0:
+                return
+
+    def _read(self, channel: int, socket: Any) -> int:
+        """Take one message; give its bytes, 0 when there is none."""
+        try:
+            parts = socket.recv_multipart(zmq.NOBLOCK)
+        except zmq.ZMQError:
+            return 0
+        if channel == IOPUB:
+            self._take_iopub(parts)
+        elif channel == CONTROL and parts[0] == _PROBE:
+            # The kernel is up and answers, but its status has not come: the subscription came too late for it.
+            self._probe_at = time.monotonic() + PROBE_AGAIN if self._state == _PROBING else None
+        else:
+            self._deliver(channel, parts)
+        return max(1, sum(map(len, parts)))
+
+    def _take_iopub(self, parts: List[bytes]) -> None:
+        if self._state == _PROBING:
+            self._release()
+        try:
+            start = parts.index(DELIMITER) + 2
+            header, parent, content = parts[start], parts[start + 1], parts[start + 3]
+        except (ValueError, IndexError):
+            return
+        if self._probe_id.encode() in parent or b'"iopub_welcome"' in header:
+            return
+        self._deliver(IOPUB, parts)
+        self._observe(header, parent, content)
+
+
+def _url(info: Dict[str, Any], name: str) -> str:
+    port = info[name + "_port"]
+    if info["transport"] == "tcp":
+        return "tcp://%s:%s" % (info["ip"], port)
+    return "%s://%s-%s" % (info["transport"], info["ip"], port)
+
+
+def _sign(info: Dict[str, Any], parts: List[bytes]) -> bytes:
+    key = _bytes(info.get("key", b""))
+    if not key:
+        return b""
+    digest = str(info.get("signature_scheme", "hmac-sha256")).partition("-")[2]
+    mac = hmac.new(key, digestmod=getattr(hashlib, digest))
+    for part in parts:
+        mac.update(part)
+    return mac.hexdigest().encode()
+
+
+def _bytes(value: Union[str, bytes]) -> bytes:
+    return value.encode() if isinstance(value, str) else value
