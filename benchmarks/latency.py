@@ -2,8 +2,8 @@
 
     python benchmarks/latency.py KERNEL [--rounds 7] [--count 50]
 
-Prints the median of each, the ratio of the medians, and the spread over the rounds. Compare ratios only: the two cores of
-a small machine are shared by the client, the broker, the relay, the SSH servers and the kernel.
+Prints the median of each, the ratio of the medians, and the spread over the rounds. Compare ratios only: client,
+broker, relay, SSH servers and kernel share the cores of one machine.
 """
 
 from __future__ import annotations
