@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from codespace_kernels.bootstrap import RemoteServer, ensure_server
 from codespace_kernels.errors import CodespaceKernelsError, NoSshServerError
-from codespace_kernels.jupyter import ServerClient, WebsocketKernel
+from codespace_kernels.jupyter import KernelSpec, ServerClient, WebsocketKernel
 from codespace_kernels.link.client import LinkClient
 from codespace_kernels.progress import Progress, ProgressEvent
+from codespace_kernels.remote_kernel import RemoteKernelSpec
 
 if TYPE_CHECKING:
     from codespace_kernels.connection import Connection
     from codespace_kernels.providers.base import Provider
-    from codespace_kernels.remote_kernel import RemoteKernel, RemoteKernelSpec
+    from codespace_kernels.remote_kernel import RemoteKernel
 
 log = logging.getLogger(__name__)
 
@@ -101,6 +103,7 @@ class LinkHost:
         try:
             await link.attach(await server.open_link(connection))
         except BaseException:
+            server.close()
             await link.close()
             raise
         return cls(connection, server, link)
@@ -118,7 +121,7 @@ class LinkHost:
     @property
     def offers(self) -> list[str]:
         """Python environments there that lack ipykernel."""
-        return list(self._server.offers)
+        return [offer["python"] for offer in self._server.offers]
 
     async def kernelspecs(self) -> dict[str, RemoteKernelSpec]:
         """Give the kernelspecs that are installed there."""
@@ -176,11 +179,27 @@ class ForeignHost:
 
     async def kernelspecs(self) -> dict[str, RemoteKernelSpec]:
         """Give the kernelspecs of that server."""
-        return await self._client.kernelspecs()
+        return {spec.name: await self._spec(spec) for spec in await self._client.kernelspecs()}
+
+    async def _spec(self, spec: KernelSpec) -> RemoteKernelSpec:
+        resources = {Path(path).name: await self._client.resource(spec, name) for name, path in spec.resources.items()}
+        return RemoteKernelSpec(
+            spec.name,
+            spec.display_name,
+            spec.language,
+            str(spec.spec.get("interrupt_mode") or "signal"),
+            dict(spec.spec.get("metadata") or {}),
+            resources,
+        )
 
     async def start_kernel(self, name: str, *, kernel_id: str, env: dict[str, str]) -> RemoteKernel:
         """Start a kernel; the standard REST takes no variables, so `env` does not reach it."""
-        return await WebsocketKernel.start(self._client, name, kernel_id=kernel_id)
+        model = await self._client.start_kernel(name, kernel_id=kernel_id)
+        try:
+            return await WebsocketKernel.connect(self._client, model.id)
+        except BaseException:
+            await self._client.shutdown(model.id)
+            raise
 
     async def disconnected(self) -> str:
         """Never: each kernel's websocket mends itself."""

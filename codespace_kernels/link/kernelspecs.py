@@ -1,30 +1,13 @@
-"""A kernelspec of a workspace, as the link tells it."""
+"""Kernelspecs of a workspace, as the link tells them."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from codespace_kernels.remote_kernel import RemoteKernelSpec
 
-@dataclasses.dataclass(frozen=True)
-class RemoteKernelSpec:
-    """What front ends want to know of a kernelspec; its `argv` means nothing here.
-
-    Attributes:
-        name: Key in the workspace's Jupyter server.
-        display_name, language: As its `kernel.json` has them.
-        interrupt_mode: `signal` or `message`.
-        metadata: As its `kernel.json` has it.
-        resources: Contents of its logo files by file name.
-    """
-
-    name: str
-    display_name: str
-    language: str
-    interrupt_mode: str = "signal"
-    metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    resources: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 
 def read_kernelspecs(answer: Mapping[str, Any], raw: Sequence[bytes]) -> dict[str, RemoteKernelSpec]:
