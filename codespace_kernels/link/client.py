@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import secrets
-import time
 import uuid
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,13 +20,14 @@ from codespace_kernels.link import commands
 from codespace_kernels.link.carrier import StreamCarrier
 from codespace_kernels.link.frames import ProtocolError
 from codespace_kernels.link.kernel import LinkKernel
-from codespace_kernels.link.kernelspecs import RemoteKernelSpec, read_kernelspecs
+from codespace_kernels.link.kernelspecs import read_kernelspecs
 from codespace_kernels.link.session import ClosedByPeer, Connected, MessageReceived, PongReceived, Session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from codespace_kernels.connection import Stream
+    from codespace_kernels.remote_kernel import RemoteKernelSpec
 
 log = logging.getLogger(__name__)
 
