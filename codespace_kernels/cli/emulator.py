@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import json
 import shlex
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +20,12 @@ _OPTIONS = ("port", "codespaces", "transition_seconds", "minute_seconds", "rate_
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `emulator` and its verbs to a command line."""
-    text = "emulate a GitHub account with codespaces on this machine"
-    verbs = subparsers.add_parser("emulator", help=text, description=text.capitalize() + ".").add_subparsers(
-        required=True, metavar="VERB"
+    parser = subparsers.add_parser(
+        "emulator",
+        help="emulate a GitHub account with codespaces on this machine",
+        description="Emulate a GitHub account with codespaces on this machine.",
     )
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
     start = verbs.add_parser(
         "start",
         help="start in the background",
@@ -54,14 +57,19 @@ def _add_options(parser: argparse.ArgumentParser, func: object) -> None:
 
 
 def _add_fault(parser: argparse.ArgumentParser) -> None:
-    from codespace_kernels.emulator.faults import KINDS
+    from codespace_kernels.emulator.faults import KINDS, OPERATIONS
 
     add = parser.add_argument
     rows = []
     for kind, known in sorted(KINDS.items()):
         options = "".join(f"\n  {'':20}--option {name}={value}" for name, value in known.options.items())
         rows.append(f"  {kind:20}{known.description}{options}")
-    parser.epilog = "kinds, and their options with the defaults:\n" + "\n".join(rows)
+    operations = textwrap.fill(", ".join(OPERATIONS), initial_indent="  ", subsequent_indent="  ")
+    parser.epilog = (
+        "kinds, and their options with the defaults:\n"
+        + "\n".join(rows)
+        + f"\n\nwhat `on` may name, separated by commas; nothing stands for all:\n{operations}"
+    )
     add("kind", nargs="?", metavar="KIND", help="what goes wrong (see below)")
     add("--codespace", metavar="NAME", help="only there (default: everywhere)")
     add(

@@ -45,15 +45,17 @@ KINDS: dict[str, FaultKind] = {
         "the codespace is in this state, whatever it does", {"state": "Failed"}, {"state": list(CodespaceState)}
     ),
     "permissions": FaultKind("create answers 401 with allow_permissions_url"),
-    "payment": FaultKind("start (or what `on` names) answers 402", {"on": "start"}),
+    "payment": FaultKind("402, as for a spending limit that is reached", {"on": "start"}),
     "sso": FaultKind("403 with an X-GitHub-SSO address", _ON),
     "rate-limit": FaultKind(
-        "the primary or secondary limit is used up; retry_after in seconds, -1 sends no header",
+        "the primary or secondary limit is used up; times are in seconds, retry_after=-1 sends no such header",
         {"limit": "primary", "status": 403, "retry_after": -1, "reset_in": 60, **_ON},
         {"limit": ("primary", "secondary"), "status": (403, 429)},
     ),
-    "conflict": FaultKind("409", {"on": "start"}),
-    "unprocessable": FaultKind("422", {"on": "create,patch", "field": "machine", "code": "invalid", "message": ""}),
+    "conflict": FaultKind("409, as for a codespace that runs already", {"on": "start"}),
+    "unprocessable": FaultKind(
+        "422 with one item in `errors`", {"on": "create,patch", "field": "machine", "code": "invalid", "message": ""}
+    ),
     "server-error": FaultKind("a 5xx answer", {"status": 500, **_ON}),
     "unauthorized": FaultKind("401 as for a wrong token", _ON),
     "no-tunnel": FaultKind("the internal form has no connection (status 500: it fails)", {"status": 200}),
