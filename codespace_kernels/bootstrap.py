@@ -116,7 +116,7 @@ class RemoteServer:
         return self.versions.get("python", "")
 
     async def open_link(self, connection: Connection, *, timeout: float = 30.0) -> Stream:
-        """Open a stream for `LinkClient.attach`. The first one on the connection that found the server is there already.
+        """Open a stream for `LinkClient.attach`; on the connection that found the server the first is there already.
 
         Raises:
             RemoteServerError: The server is gone; `ensure_server` starts another.

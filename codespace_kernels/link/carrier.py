@@ -41,7 +41,6 @@ class StreamCarrier:
         self._lost = lost
         self._idle_interval, self._busy_interval, self._silence_limit = intervals
         self._wake = asyncio.Event()
-        self._received_at = time.monotonic()
         self._asked_at: float | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._stopped = False
@@ -94,9 +93,8 @@ class StreamCarrier:
             data = await self._stream.read()
             if not data:
                 return "The stream to the workspace ended."
-            self._received_at = now = time.monotonic()
             self._asked_at = None
-            for event in self._session.receive_data(data, now):
+            for event in self._session.receive_data(data, time.monotonic()):
                 if isinstance(event, Failed):
                     await self._write_all()
                     return f"The link's protocol was broken: {event.reason}."
@@ -126,13 +124,19 @@ class StreamCarrier:
 
     async def _ask(self, is_busy: Callable[[], bool]) -> str:
         """Ping; give the stream up when an answer is due for too long and nothing at all arrives."""
+        asked_last = 0.0
         while True:
-            self._session.ping(time.monotonic())
-            if self._asked_at is None:
-                self._asked_at = time.monotonic()
-            self._wake.set()
-            busy = bool(self._session.kept_bytes) or is_busy()
-            await asyncio.sleep(self._busy_interval if busy or self._asked_at is not None else self._idle_interval)
             now = time.monotonic()
-            if self._asked_at is not None and now - max(self._asked_at, self._received_at) > self._silence_limit:
-                return f"The workspace gave no sign of life for {now - self._received_at:.0f} s."
+            silence = self._silence(now)
+            if silence > self._silence_limit:
+                return f"The workspace gave no sign of life for {silence:.0f} s."
+            if self._session.kept_bytes or is_busy() or now - asked_last >= self._idle_interval:
+                asked_last = now
+                self._asked_at = self._asked_at or now
+                self._session.ping(now)
+                self._wake.set()
+            await asyncio.sleep(self._busy_interval)
+
+    def _silence(self, now: float) -> float:
+        """Give the seconds without any byte since a question went out; 0 when none is open."""
+        return 0.0 if self._asked_at is None else now - self._asked_at

@@ -92,23 +92,16 @@ class _Search:
                 if state is not None:
                     return state
         python = install.private_python()
-        if python is None and self._failures and not self._arguments.install:
-            return self._fail()
-        if python is None and not self._arguments.install:
-            report.result("no_jupyter", message=self._describe(), offers=self.offers())
-            return None
-        if python is None:
-            python = self._install()
-        state = self._try(python, runtime) if python else None
-        return state or (self._fail() if python else None)
-
-    def _install(self) -> Optional[str]:
-        try:
-            return install.make_private_environment(self._path)
-        except install.InstallError as error:
-            text = "%s Installing one failed: %s." % (self._describe(), str(error).rstrip("."))
-            report.result("no_jupyter", message=text, offers=self.offers())
-            return None
+        installed = ""
+        if python is None and self._arguments.install:
+            try:
+                python = install.make_private_environment(self._path)
+            except install.InstallError as error:
+                installed = " Installing one failed: %s." % str(error).rstrip(".")
+        state = self._try(python, runtime) if python is not None else None
+        if state is None:
+            self._report_failure(installed)
+        return state
 
     def _try(self, python: str, runtime: server.Runtime) -> Optional[Dict[str, Any]]:
         report.progress("server", "Starting the Jupyter server of %s" % os.path.dirname(os.path.dirname(python)))
@@ -119,9 +112,12 @@ class _Search:
             self._log = error.log
             return None
 
-    def _fail(self) -> None:
-        text = "The Jupyter server in the workspace did not start (%s)." % "; ".join(self._failures)
-        report.result("failed", message=text, log=self._log)
+    def _report_failure(self, installed: str) -> None:
+        if self._failures:
+            text = "The Jupyter server in the workspace did not start (%s)." % "; ".join(self._failures)
+            report.result("failed", message=text + installed, log=self._log)
+        else:
+            report.result("no_jupyter", message=self._describe() + installed, offers=self.offers())
 
     def _describe(self) -> str:
         seen = ", ".join("Python %s in %s" % (found.version, found.prefix) for found in self._found)
@@ -158,7 +154,7 @@ def _become_link(state: Dict[str, Any], offers: List[Dict[str, str]]) -> None:
     places.write_private(attach, "exec %s\n" % " ".join(map(shlex.quote, later)))
     sys.stdout.flush()
     now = [*later[:-1], report.line(result="link", offers=offers, **greeting)]
-    os.execv(sys.executable, now)
+    os.execv(sys.executable, now)  # noqa: S606  (the splice takes this process's place: it has its stdin and stdout)
 
 
 def _extract_splice() -> str:

@@ -37,8 +37,8 @@ class KernelChannels:
     """Carries raw multiparts between a kernel and a client.
 
     Requests are held until the subscription to iopub is known to be in place, as their output would be lost otherwise:
-    a `kernel_info_request` of our own goes out on control (which newer kernels answer while they are busy), and the first
-    message on iopub, be it that request's status or an XPUB's welcome, is the sign.
+    a `kernel_info_request` of our own goes out on control (which newer kernels answer while they are busy), and the
+    first message on iopub, be it that request's status or an XPUB's welcome, is the sign.
 
     The client's routing identities stand between the DEALER's own, which ZMQ adds, and the delimiter. Kernels send a
     request's identities back whole, so they return to the client's bridge, which routes by them. Shell and stdin
@@ -84,7 +84,7 @@ class KernelChannels:
         self._probe()
 
     def close(self) -> None:
-        """Close the sockets. Requests are dropped from now on: what was meant for a dead process must not reach the next."""
+        """Close the sockets. Requests are dropped now: what was meant for a dead process must not reach the next."""
         self._state = _CLOSED
         self._probe_at = self._release_at = None
         for channel, socket in self._sockets.items():

@@ -22,7 +22,7 @@ class ChildProcess:
     """Keeps one child alive until `close`.
 
     Args:
-        listener: The Unix socket that splices connect to. It stays ours, so that nobody is refused while a child is replaced.
+        listener: The Unix socket that splices connect to. It stays ours: nobody is refused while a child is replaced.
         import_path: What the child needs on PYTHONPATH to import this package.
         keep: Seconds that the child keeps the session of a client which is away.
         received: Called with each record from the child.
@@ -60,7 +60,7 @@ class ChildProcess:
         """Keep a child running; returns after `close`."""
         loop = asyncio.get_event_loop()
         pause = 0.0
-        while not self._closing:
+        while True:
             started = loop.time()
             await self._run_once()
             if self._closing:

@@ -1,4 +1,4 @@
-"""Makes an environment of our own where the image has no Jupyter server, and installs ipykernel where it was asked for."""
+"""Makes an environment of our own where the image has no Jupyter server; installs ipykernel where somebody asked."""
 
 from __future__ import annotations
 

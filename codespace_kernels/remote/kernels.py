@@ -170,7 +170,7 @@ class Kernels:
         return bool(await resolve(self._manager.is_alive(kernel_id)))
 
     def in_transition(self, kernel_id: str) -> bool:
-        """Tell whether somebody is starting, restarting or ending the kernel now: a missing process says nothing then."""
+        """Tell whether the kernel is being started, restarted or ended now: a missing process says nothing then."""
         kernel = self._manager.get_kernel(kernel_id)
         return bool(kernel.shutting_down) or not kernel.ready.done()
 

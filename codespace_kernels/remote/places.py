@@ -8,7 +8,6 @@ import socket
 import stat
 import tempfile
 import time
-from typing import Any
 
 from . import report
 
@@ -87,14 +86,14 @@ class Lock:
         self._seconds = seconds
         self._descriptor = -1
 
-    def __enter__(self) -> Lock:
+    def __enter__(self) -> None:
         self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
         deadline = time.monotonic() + self._seconds
         told = False
         while True:
             try:
                 fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return self
+                return
             except OSError:
                 if time.monotonic() > deadline:
                     raise PlaceError("Another start of the server in this workspace did not end in time.") from None
@@ -103,5 +102,5 @@ class Lock:
                 told = True
             time.sleep(0.1)
 
-    def __exit__(self, *exc: Any) -> None:
+    def __exit__(self, *exc: object) -> None:
         os.close(self._descriptor)

@@ -1,4 +1,4 @@
-"""What the bootstrap script says on stdout: lines of JSON behind a mark that a login shell's chatter does not begin with."""
+"""What the bootstrap script says on stdout: lines of JSON behind a mark, to be told from a login shell's chatter."""
 
 from __future__ import annotations
 

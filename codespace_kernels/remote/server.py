@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -147,7 +148,10 @@ def _configuration(runtime: Runtime, options: Options, pythonpath: Optional[str]
 
 
 def _free_port() -> int:
-    """Give a port that is free now; the server looks further itself if it is not any more. (2.0 reports 0 for port 0.)"""
+    """Give a port that is free now; if it is taken meanwhile, the server looks further.
+
+    Not 0: jupyter_server 2.0 listens on a random port then, but goes on saying 0.
+    """
     with socket.socket() as attempt:
         attempt.bind(("127.0.0.1", 0))
         port: int = attempt.getsockname()[1]
@@ -182,7 +186,5 @@ def log_tail(runtime: Runtime, size: int = 2000) -> str:
 
 
 def _remove(path: str) -> None:
-    try:
+    with contextlib.suppress(OSError):
         os.unlink(path)
-    except OSError:
-        pass

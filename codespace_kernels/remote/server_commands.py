@@ -7,6 +7,7 @@ import logging
 import os
 import platform
 import sys
+from importlib.metadata import version
 from typing import Any, Awaitable, Callable, Dict, List, Optional, Set, Tuple
 
 from .. import __version__
@@ -215,15 +216,12 @@ class ServerCommands:
 
 def versions() -> Dict[str, str]:
     """Give what runs here."""
-    import jupyter_client
-    import jupyter_server
-
     return {
         "software": __version__,
         "python": sys.executable,
         "python_version": platform.python_version(),
-        "jupyter_server": jupyter_server.__version__,
-        "jupyter_client": jupyter_client.__version__,
+        "jupyter_server": version("jupyter_server"),
+        "jupyter_client": version("jupyter_client"),
     }
 
 
