@@ -147,6 +147,11 @@ class ServerClient:
             response = await self._call(
                 "POST", "api/kernels", body=body, refused=_start_refused(name), timeout=_KERNEL_START_SECONDS
             )
+        except KernelStartError as error:
+            # jupyter_server 2.21 answers 500 "Unhandled error" to an unknown name here; 501 is what its sessions say.
+            if name not in [spec.name for spec in await self.kernelspecs()]:
+                raise _no_spec(name) from error
+            raise
         except RemoteServerError:
             if not kernel_id:
                 raise
@@ -176,7 +181,14 @@ class ServerClient:
             WaitTimeoutError: No answer in time.
         """
         path = f"{_kernel_path(kernel_id)}/restart"
-        await self._call("POST", path, refused=_kernel_refused, timeout=_KERNEL_START_SECONDS)
+        try:
+            await self._call("POST", path, refused=_kernel_refused, timeout=_KERNEL_START_SECONDS)
+        except KernelNotFoundError:
+            raise
+        except KernelError:
+            # jupyter_server 2.21 answers 500 here even where there is no such kernel.
+            await self.kernel(kernel_id)
+            raise
 
     async def shutdown(self, kernel_id: str) -> None:
         """End a kernel; one that is gone already is no error."""
@@ -297,10 +309,14 @@ def _kernel_refused(status: int, reason: str) -> CodespaceKernelsError | None:
     return None
 
 
+def _no_spec(name: str) -> KernelNotFoundError:
+    return KernelNotFoundError(f"The Jupyter server has no kernelspec {name}. Refresh the list of its kernels.")
+
+
 def _start_refused(name: str) -> Callable[[int, str], CodespaceKernelsError | None]:
     def refused(status: int, reason: str) -> CodespaceKernelsError | None:
         if status in (404, 501):
-            return KernelNotFoundError(f"The Jupyter server has no kernelspec {name}. Refresh the list of its kernels.")
+            return _no_spec(name)
         if status >= 500 and status not in _UNAVAILABLE:
             return KernelStartError(f"The kernel {name} did not start: {reason}. The Jupyter server's log says why.")
         return None

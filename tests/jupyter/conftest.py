@@ -22,13 +22,13 @@ TOKEN = "s3cret-token-of-the-test-server"
 class Server:
     """A jupyter_server of its own process; tests share it."""
 
-    def __init__(self, folder: Path, *options: str, token: str = TOKEN, base: str = "/") -> None:
+    def __init__(self, folder: Path, *options: str, token: str = TOKEN, base: str = "/", **env: str) -> None:
         runtime = folder / "runtime"
         (folder / "root").mkdir(parents=True)
-        env = {**os.environ, "JUPYTER_TOKEN": token, "JUPYTER_RUNTIME_DIR": str(runtime)}
+        env = {**os.environ, "JUPYTER_TOKEN": token, "JUPYTER_RUNTIME_DIR": str(runtime), **env}
         command = [sys.executable, "-m", "jupyter_server", "--no-browser", "--allow-root", "--ip=127.0.0.1",
                    "--ServerApp.port=0", f"--ServerApp.base_url={base}", f"--ServerApp.root_dir={folder / 'root'}",
-                   *options]  # fmt: skip
+                   *([] if token else ["--IdentityProvider.token="]), *options]  # fmt: skip
         self.log = folder / "log"
         with self.log.open("w") as log:
             self.process = subprocess.Popen(command, env=env, stdout=log, stderr=log)
