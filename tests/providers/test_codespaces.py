@@ -111,7 +111,9 @@ async def test_start_and_stop(provider, name, state_of):
     assert (await provider.ensure_running(name, silent)).state is WorkspaceState.RUNNING
 
 
-async def test_stopping_what_is_stopped_is_no_error(provider, name):
+async def test_stopping_what_is_stopped_is_no_error(provider, emulator, name):
+    # GitHub is not asked: what it says to that is not known, gh never asks it either.
+    emulator.faults.set("server-error", on="stop")
     assert (await provider.stop(name)).state is WorkspaceState.STOPPED
 
 
