@@ -152,7 +152,9 @@ class Splice:
         self._sources.remove(source)
         if not self._sources and self._on_sources_end is not None:
             on_end, self._on_sources_end = self._on_sources_end, None
-            on_end()
+            with contextlib.suppress(*_LOST):
+                on_end()
+            self._turn()
 
     def _flush(self, source: _Source) -> None:
         """Send what was read; where the client's window is shut, go on when it opens (`wake`)."""

@@ -58,11 +58,28 @@ def _end(processes: list[psutil.Process], patience: float) -> None:
     for process in processes:
         with contextlib.suppress(psutil.Error):
             process.terminate()
-    _, alive = psutil.wait_procs(processes, timeout=patience)
-    for process in alive:
+    for process in _wait(processes, patience):
         with contextlib.suppress(psutil.Error):
             process.kill()
-    psutil.wait_procs(alive, timeout=2)
+    _wait(processes, 2.0)
+
+
+def _wait(processes: list[psutil.Process], patience: float) -> list[psutil.Process]:
+    """Wait until processes have ended; gives those that have not.
+
+    A process that ended counts even where its parent has not asked for its status: that is the parent's to have.
+    """
+    deadline = time.monotonic() + patience
+    while (alive := [process for process in processes if _alive(process)]) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return alive
+
+
+def _alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
 
 
 def _existing(pids: Iterable[int]) -> list[psutil.Process]:
@@ -70,8 +87,7 @@ def _existing(pids: Iterable[int]) -> list[psutil.Process]:
     for pid in pids:
         with contextlib.suppress(psutil.Error):
             process = psutil.Process(pid)
-            # A child that ended and was not waited for yet.
-            if process.status() != psutil.STATUS_ZOMBIE:
+            if _alive(process):
                 found.append(process)
     return found
 
@@ -82,4 +98,4 @@ def _with_descendants(processes: list[psutil.Process]) -> list[psutil.Process]:
         with contextlib.suppress(psutil.Error):
             found.update((child.pid, child) for child in process.children(recursive=True))
     found.pop(os.getpid(), None)
-    return list(found.values())
+    return [process for process in found.values() if _alive(process)]

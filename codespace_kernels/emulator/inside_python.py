@@ -103,10 +103,12 @@ class Python:
 
     def has(self, *modules: str) -> bool:
         """Tell whether modules can be imported inside; blocks (about 0.05 s)."""
-        result = subprocess.run(
-            [self.executable, "-c", _HAS, *modules], timeout=_LIMIT, check=False, capture_output=True
-        )
-        return result.returncode == 0
+        command = [str(self.executable), "-c", _HAS, *modules]
+        try:
+            return subprocess.run(command, timeout=_LIMIT, check=False, capture_output=True).returncode == 0
+        except FileNotFoundError:
+            # It is being made anew.
+            return False
 
     def _lend_scripts(self, lender: _Lender) -> None:
         for pattern in _LENT_SCRIPTS:

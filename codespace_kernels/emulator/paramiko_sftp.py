@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import stat
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
+import paramiko
 from paramiko import SFTPAttributes, SFTPHandle, SFTPServer, SFTPServerInterface
 from paramiko.sftp import SFTP_FAILURE, SFTP_OK
 
@@ -30,6 +32,17 @@ def _coded(method: Callable[_P, _R]) -> Callable[_P, _R | int]:
             return SFTPServer.convert_errno(error.errno or 0)
 
     return call
+
+
+class SftpServer(SFTPServer):
+    """The SFTP subsystem."""
+
+    def finish_subsystem(self) -> None:
+        """End the session as a program that succeeded; `scp` reports a failure where no exit status comes."""
+        assert isinstance(self.sock, paramiko.Channel)
+        with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
+            self.sock.send_exit_status(0)
+        super().finish_subsystem()
 
 
 class _OpenFile(SFTPHandle):

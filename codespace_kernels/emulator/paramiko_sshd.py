@@ -28,7 +28,7 @@ from paramiko.common import (
 
 from codespace_kernels.emulator.channel_pump import PumpedTransport
 from codespace_kernels.emulator.paramiko_session import Session, Terminal
-from codespace_kernels.emulator.paramiko_sftp import Files
+from codespace_kernels.emulator.paramiko_sftp import Files, SftpServer
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
@@ -160,7 +160,7 @@ class Connection(PumpedTransport):
         self._rules = Rules(self, authorized_keys)
         self._socket = sock
         self.add_server_key(host_key)
-        self.set_subsystem_handler("sftp", paramiko.SFTPServer, Files)
+        self.set_subsystem_handler("sftp", SftpServer, Files)
 
     def begin(self) -> None:
         """Start the connection's threads."""

@@ -69,6 +69,7 @@ class RelayStream:
         self._received = bytearray()
         self._held_until = 0.0
         self._wake = threading.Condition()
+        # paramiko looks at this attribute too, under this name.
         self._closed = False
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.settimeout(0.1)
@@ -86,12 +87,15 @@ class RelayStream:
             TimeoutError: Nothing came in the time that `settimeout` set.
         """
         while not self._received:
+            if self._protocol.state is not State.OPEN:
+                return b""
             self._wait_while_held()
             data = self._socket.recv(_READ_BYTES)
             while self._held():
                 self._wait_while_held(patient=True)
-            if not data or not self._take(data):
+            if not data:
                 return b""
+            self._take(data)
         chunk = bytes(self._received[:size])
         del self._received[:size]
         return chunk
@@ -151,8 +155,8 @@ class RelayStream:
         with contextlib.suppress(OSError):
             self._write(pieces)
 
-    def _take(self, data: bytes) -> bool:
-        """Take bytes from the wire into the stream; false when the peer closed the websocket."""
+    def _take(self, data: bytes) -> None:
+        """Take bytes from the wire into the stream."""
         with self._state:
             self._protocol.receive_data(data)
             for event in self._protocol.events_received():
@@ -160,11 +164,9 @@ class RelayStream:
                     self._received += event.data
             # Pongs and the answer to a close frame.
             pieces = self._protocol.data_to_send()
-            is_open = self._protocol.state is State.OPEN
         if pieces:
             with self._wire:
                 self._write(pieces)
-        return is_open or bool(self._received)
 
     def _write(self, pieces: list[bytes]) -> None:
         data = memoryview(b"".join(pieces))
