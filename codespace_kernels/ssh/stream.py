@@ -184,6 +184,6 @@ async def splice(
         pass
     finally:
         stream.close()
+        writer.close()
         sending.cancel()
         await asyncio.gather(sending, return_exceptions=True)
-        writer.close()

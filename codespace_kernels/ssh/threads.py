@@ -78,10 +78,10 @@ async def run_blocking(
 
     threading.Thread(target=work, name=f"codespace-kernels {what}", daemon=True).start()
     try:
-        async with asyncio.timeout(timeout):
+        async with asyncio.timeout(timeout) as limit:
             return await outcome.future
     except TimeoutError:
-        if outcome.future.done() and not outcome.future.cancelled():
-            # The function's own.
+        # The function may have raised one of its own.
+        if not limit.expired():
             raise
         raise WaitTimeoutError.after(what, timeout) from None

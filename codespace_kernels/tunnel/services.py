@@ -77,6 +77,8 @@ class _StreamChannel(Channel):
         pump = asyncio.create_task(splice(reader, writer, stream, half_close=False))
         self._pumps.add(pump)
         pump.add_done_callback(self._pumps.discard)
+        # Also where it is cancelled before its first step.
+        pump.add_done_callback(lambda _: writer.close())
         return protocol
 
     def close(self) -> None:
