@@ -36,7 +36,7 @@ class Activity:
         idle_grace: float = IDLE_GRACE,
     ) -> None:
         self.state = "starting"
-        self.pending: set[str] = set()
+        self.pending: dict[str, bytes] = {}
         self._state_changed = state_changed
         self._idle_lost = idle_lost
         self._idle_grace = idle_grace
@@ -47,23 +47,24 @@ class Activity:
         self._timer: asyncio.TimerHandle | None = None
 
     @property
-    def running(self) -> list[bytes]:
-        """Headers of the requests that the kernel is working on."""
-        return [header for header in self._busy.values() if header]
+    def open_requests(self) -> list[bytes]:
+        """Headers of the requests that the kernel is working on, or has not answered yet."""
+        requests = {**self.pending, **self._busy}
+        return [header for msg_id, header in requests.items() if msg_id]
 
-    def requested(self, msg_id: str, msg_type: str) -> None:
+    def requested(self, msg_id: str, msg_type: str, header: bytes) -> None:
         """Note a request on its way to the kernel; what has no reply (`comm_msg`) is not waited for."""
         if msg_type.endswith("_request"):
-            self.pending.add(msg_id)
+            self.pending[msg_id] = header
 
     def forgotten(self, msg_id: str) -> None:
         """Note that a request will never reach the kernel."""
-        self.pending.discard(msg_id)
+        self.pending.pop(msg_id, None)
 
     def replied(self, message: Message) -> None:
         """Note a reply on shell or control."""
         msg_id = str(message.parent_dict().get("msg_id", ""))
-        self.pending.discard(msg_id)
+        self.pending.pop(msg_id, None)
         if msg_id in self._busy:
             self._answered.add(msg_id)
             self._watch()

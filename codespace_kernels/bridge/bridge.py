@@ -184,7 +184,7 @@ class KernelBridge:
         msg_type, msg_id = str(header.get("msg_type", "")), str(header.get("msg_id", ""))
         if any(handler.handle(channel, message, msg_type) for handler in self._handlers):
             return
-        self._activity.requested(msg_id, msg_type)
+        self._activity.requested(msg_id, msg_type, message.header)
         if self._kernel is not None:
             self._forward(self._kernel, channel, message)
         elif not self._queue.put(channel, message):
@@ -235,11 +235,11 @@ class KernelBridge:
             self._owner.kernel_state_changed(state, reason)
 
     def output_may_be_missing(self, reason: str) -> None:
-        """Tell it in the cell that is running; see `RemoteKernelListener`."""
+        """Tell it in the cells that are running or waiting; see `RemoteKernelListener`."""
         self._gaps += 1
         _log.warning("output may be missing: %s", reason)
         content = {"name": "stderr", "text": f"[codespace-kernels] Output may be missing: {reason}\n"}
-        for parent in self._activity.running:
+        for parent in self._activity.open_requests:
             self._send(Channel.IOPUB, self._messages.published("stream", parent, content))
 
     # To local clients.

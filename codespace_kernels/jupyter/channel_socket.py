@@ -14,6 +14,7 @@ from websockets.typing import Subprotocol
 
 from codespace_kernels.errors import AuthError, KernelNotFoundError, RemoteServerError, WaitTimeoutError
 from codespace_kernels.jupyter import legacy, v1
+from codespace_kernels.jupyter.url import is_loopback
 from codespace_kernels.messages import Channel, MalformedMessageError, Message
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ class ChannelSocket:
                 ping_interval=30,
                 ping_timeout=60,
                 close_timeout=2,
+                proxy=None if is_loopback(client.base_url) else True,
                 logger=_websockets_log,
             )
         except InvalidStatus as error:

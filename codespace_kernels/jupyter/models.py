@@ -53,8 +53,8 @@ class KernelModel:
     def from_json(cls, data: dict[str, Any]) -> KernelModel:
         """Read a model; unknown keys are ignored."""
         return cls(
-            str(data["id"]),
-            str(data["name"]),
+            str(data.get("id") or ""),
+            str(data.get("name") or ""),
             str(data.get("execution_state") or ""),
             int(data.get("connections") or 0),
             str(data.get("last_activity") or ""),

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
+import contextlib
 import logging
-import time
 import urllib.parse
-from typing import TYPE_CHECKING, Any
-
-import httpx
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from codespace_kernels.errors import (
-    AuthError,
     CodespaceKernelsError,
     KernelError,
     KernelNotFoundError,
     KernelStartError,
     RemoteServerError,
-    WaitTimeoutError,
 )
+from codespace_kernels.jupyter.http import UNAVAILABLE, JupyterHttp
 from codespace_kernels.jupyter.models import KernelModel, KernelSpec
 
 if TYPE_CHECKING:
@@ -27,17 +22,19 @@ if TYPE_CHECKING:
 
     from codespace_kernels.providers.base import JupyterUrl
 
+_T = TypeVar("_T")
+
 _log = logging.getLogger(__name__)
 
 _KERNEL_START_SECONDS = 120.0
 """A server answers a start or restart only when the kernel runs; conda environments take their time."""
 
-_UNAVAILABLE = frozenset({404, 502, 503, 504})
-_SETTLE_PAUSE = 0.3
-
 
 class ServerClient:
     """Talks to one Jupyter server.
+
+    Every method raises `AuthError` where the credentials are refused, `RemoteServerError` where the server fails,
+    cannot be reached or is none, and `WaitTimeoutError` where it does not answer in time.
 
     Args:
         url: Where it is. Its credentials are asked for before each request, and stand in headers, never in an address.
@@ -47,12 +44,7 @@ class ServerClient:
     """
 
     def __init__(self, url: JupyterUrl, *, timeout: float = 30.0, settle: float = 30.0) -> None:
-        self._url = url
-        self._timeout = timeout
-        self._settle = settle
-        self._settled = False
-        self._xsrf = ""
-        self._http = httpx.AsyncClient(follow_redirects=False)
+        self._http = JupyterHttp(url, timeout=timeout, settle=settle)
 
     def __repr__(self) -> str:
         return f"<ServerClient {self.base_url}>"
@@ -60,7 +52,7 @@ class ServerClient:
     @property
     def base_url(self) -> str:
         """The server's address, with a trailing slash and without secrets."""
-        return self._url.base_url
+        return self._http.base_url
 
     def channels_url(self, kernel_id: str, session_id: str) -> str:
         """Give the address of a kernel's websocket."""
@@ -69,30 +61,19 @@ class ServerClient:
 
     async def headers(self) -> dict[str, str]:
         """Give the headers that authenticate a request made now."""
-        headers = await self._url.headers()
-        if self._xsrf:
-            cookies = [value for name, value in headers.items() if name.lower() == "cookie"]
-            headers = {name: value for name, value in headers.items() if name.lower() != "cookie"}
-            headers |= {"Cookie": "; ".join([*cookies, f"_xsrf={self._xsrf}"]), "X-XSRFToken": self._xsrf}
-        return headers
+        return await self._http.headers()
 
     async def close(self) -> None:
         """Close the connections. Closing twice is no error."""
-        await self._http.aclose()
+        await self._http.close()
 
     async def status(self) -> dict[str, Any]:
-        """Give the server's own status: `started`, `last_activity`, `connections`, `kernels`.
-
-        Raises:
-            AuthError: The credentials are refused.
-            RemoteServerError: The server failed or cannot be reached.
-            WaitTimeoutError: No answer in time.
-        """
-        return _object(await self._call("GET", "api/status"))
+        """Give the server's own status: `started`, `last_activity`, `connections`, `kernels`."""
+        return await self._object("GET", "api/status")
 
     async def kernelspecs(self) -> list[KernelSpec]:
-        """List the server's kernelspecs, its default first. Raises as `status` does."""
-        data = _object(await self._call("GET", "api/kernelspecs"))
+        """List the server's kernelspecs, its default first."""
+        data = await self._object("GET", "api/kernelspecs")
         specs = [
             KernelSpec(name, dict(model.get("spec") or {}), dict(model.get("resources") or {}))
             for name, model in data.get("kernelspecs", {}).items()
@@ -110,14 +91,12 @@ class ServerClient:
         _, found, rest = path.partition("kernelspecs/")
         if not found:
             raise KernelNotFoundError(f"The kernelspec {spec.name} has no {name}.")
-        return (await self._call("GET", f"kernelspecs/{rest}")).content
+        return (await self._http.fetch("GET", f"kernelspecs/{rest}")).content
 
     async def kernels(self) -> list[KernelModel]:
-        """List the running kernels. Raises as `status` does."""
-        data = _json(await self._call("GET", "api/kernels"))
-        if not isinstance(data, list):
-            raise RemoteServerError(f"{self.base_url} does not answer like a Jupyter server. Check the address.")
-        return [KernelModel.from_json(model) for model in data]
+        """List the running kernels."""
+        models = self._expect(list, await self._http.call("GET", "api/kernels"))
+        return [KernelModel.from_json(model) for model in models]
 
     async def kernel(self, kernel_id: str) -> KernelModel:
         """Look at one running kernel.
@@ -125,7 +104,7 @@ class ServerClient:
         Raises:
             KernelNotFoundError: The server has no such kernel.
         """
-        return KernelModel.from_json(_object(await self._call("GET", _kernel_path(kernel_id), refused=_kernel_refused)))
+        return KernelModel.from_json(await self._object("GET", _kernel_path(kernel_id), refused=_kernel_refused))
 
     async def start_kernel(self, name: str, *, kernel_id: str = "", path: str = "") -> KernelModel:
         """Start a kernel and wait until its process runs.
@@ -141,27 +120,26 @@ class ServerClient:
             KernelStartError: The kernel did not start.
             WaitTimeoutError: No answer in time.
         """
-        body = {"name": name, "path": path or None, "kernel_id": kernel_id or None}
-        body = {key: value for key, value in body.items() if value}
+        body = {key: value for key, value in (("name", name), ("path", path), ("kernel_id", kernel_id)) if value}
+        refused = _start_refused(name)
         try:
-            response = await self._call(
-                "POST", "api/kernels", body=body, refused=_start_refused(name), timeout=_KERNEL_START_SECONDS
-            )
-        except KernelStartError as error:
-            # jupyter_server 2.21 answers 500 "Unhandled error" to an unknown name here; 501 is what its sessions say.
-            if name not in [spec.name for spec in await self.kernelspecs()]:
-                raise _no_spec(name) from error
+            model = await self._object("POST", "api/kernels", body=body, refused=refused, timeout=_KERNEL_START_SECONDS)
+        except KernelStartError:
+            await self._check_spec(name)
             raise
         except RemoteServerError:
             if not kernel_id:
                 raise
             # The answer was lost; the kernel may run all the same.
-            try:
+            with contextlib.suppress(KernelNotFoundError):
                 return await self.kernel(kernel_id)
-            except KernelNotFoundError:
-                pass
             raise
-        return KernelModel.from_json(_object(response))
+        return KernelModel.from_json(model)
+
+    async def _check_spec(self, name: str) -> None:
+        """Tell an unknown name from a kernel that failed: jupyter_server 2.21 answers 500 "Unhandled error" to both."""
+        if name not in [spec.name for spec in await self.kernelspecs()]:
+            raise _no_spec(name)
 
     async def interrupt(self, kernel_id: str) -> None:
         """Interrupt a kernel, by signal or message as its spec says.
@@ -170,7 +148,7 @@ class ServerClient:
             KernelNotFoundError: The server has no such kernel.
             KernelError: The server refused.
         """
-        await self._call("POST", f"{_kernel_path(kernel_id)}/interrupt", refused=_kernel_refused)
+        await self._http.call("POST", f"{_kernel_path(kernel_id)}/interrupt", refused=_kernel_refused)
 
     async def restart(self, kernel_id: str) -> None:
         """Replace a kernel's process; returns when the new one answers.
@@ -182,7 +160,7 @@ class ServerClient:
         """
         path = f"{_kernel_path(kernel_id)}/restart"
         try:
-            await self._call("POST", path, refused=_kernel_refused, timeout=_KERNEL_START_SECONDS)
+            await self._http.call("POST", path, refused=_kernel_refused, timeout=_KERNEL_START_SECONDS)
         except KernelNotFoundError:
             raise
         except KernelError:
@@ -193,79 +171,17 @@ class ServerClient:
     async def shutdown(self, kernel_id: str) -> None:
         """End a kernel; one that is gone already is no error."""
         try:
-            await self._call("DELETE", _kernel_path(kernel_id), refused=_kernel_refused)
+            await self._http.call("DELETE", _kernel_path(kernel_id), refused=_kernel_refused)
         except KernelNotFoundError:
             _log.debug("kernel %s was gone already", kernel_id)
 
-    async def _call(
-        self,
-        method: str,
-        path: str,
-        *,
-        body: dict[str, Any] | None = None,
-        refused: Callable[[int, str], CodespaceKernelsError | None] = lambda status, text: None,
-        timeout: float | None = None,
-    ) -> httpx.Response:
-        seconds = (timeout or self._timeout) + (0 if self._settled else self._settle)
-        try:
-            async with asyncio.timeout(seconds):
-                response = await self._until_settled(method, path, body, seconds)
-        except TimeoutError:
-            raise WaitTimeoutError.after(f"{self.base_url} to answer {method} {path}", seconds) from None
-        if response.is_success:
-            return response
-        raise refused(response.status_code, _reason(response)) or self._failure(response, path)
+    async def _object(self, method: str, path: str, **kwargs: Any) -> dict[str, Any]:
+        return self._expect(dict, await self._http.call(method, path, **kwargs))
 
-    async def _until_settled(
-        self, method: str, path: str, body: dict[str, Any] | None, seconds: float
-    ) -> httpx.Response:
-        deadline = time.monotonic() + self._settle
-        while True:
-            try:
-                response = await self._send(method, path, body, seconds)
-            except httpx.TimeoutException:
-                raise TimeoutError from None
-            except httpx.HTTPError as error:
-                # A request whose answer was lost may have been carried out; only looking twice is harmless.
-                again = method == "GET" or isinstance(error, httpx.ConnectError)
-                if self._settled or not again or time.monotonic() > deadline:
-                    raise RemoteServerError(
-                        f"The Jupyter server at {self.base_url} cannot be reached: {error}."
-                    ) from None
-            else:
-                if self._is_final(response) or time.monotonic() > deadline:
-                    self._settled = True
-                    return response
-            await asyncio.sleep(_SETTLE_PAUSE)
-
-    def _is_final(self, response: httpx.Response) -> bool:
-        """Whether the answer is the server's own, not that of a proxy that still waits for it."""
-        if self._settled or response.status_code not in _UNAVAILABLE:
-            return True
-        return response.status_code == 404 and response.headers.get("content-type", "").startswith("application/json")
-
-    async def _send(self, method: str, path: str, body: dict[str, Any] | None, seconds: float) -> httpx.Response:
-        response = await self._send_once(method, path, body, seconds)
-        if method != "GET" and response.status_code == 403 and "_xsrf" in response.text:
-            page = await self._http.get(self.base_url + "login", headers=await self._url.headers(), timeout=seconds)
-            self._xsrf = page.cookies.get("_xsrf") or self._xsrf
-            response = await self._send_once(method, path, body, seconds)
-        return response
-
-    async def _send_once(self, method: str, path: str, body: dict[str, Any] | None, seconds: float) -> httpx.Response:
-        headers = await self.headers()
-        return await self._http.request(method, self.base_url + path, json=body, headers=headers, timeout=seconds)
-
-    def _failure(self, response: httpx.Response, path: str) -> CodespaceKernelsError:
-        status, reason = response.status_code, _reason(response)
-        if status in (401, 403) or response.is_redirect:
-            return AuthError(
-                f"The Jupyter server at {self.base_url} does not accept our credentials ({status}). "
-                "Give its current token: `jupyter server list` shows it there."
-            )
-        if status == 404:
-            return RemoteServerError(f"There is no Jupyter server at {self.base_url} (no {path}). Check the address.")
-        return RemoteServerError(f"The Jupyter server at {self.base_url} failed at {path}: {status} {reason}")
+    def _expect(self, kind: type[_T], data: Any) -> _T:
+        if not isinstance(data, kind):
+            raise RemoteServerError(f"{self.base_url} does not answer like a Jupyter server. Check the address.")
+        return data
 
 
 def _quote(text: str) -> str:
@@ -276,35 +192,10 @@ def _kernel_path(kernel_id: str) -> str:
     return f"api/kernels/{_quote(kernel_id)}"
 
 
-def _json(response: httpx.Response) -> Any:
-    try:
-        return response.json()
-    except ValueError:
-        raise RemoteServerError(
-            f"{response.url.host} does not answer like a Jupyter server. Check the address."
-        ) from None
-
-
-def _object(response: httpx.Response) -> dict[str, Any]:
-    data = _json(response)
-    if not isinstance(data, dict):
-        raise RemoteServerError(f"{response.url.host} does not answer like a Jupyter server. Check the address.")
-    return data
-
-
-def _reason(response: httpx.Response) -> str:
-    """Give the server's own words, else the standard text of the status."""
-    try:
-        data = json.loads(response.content)
-    except ValueError:
-        return response.reason_phrase
-    return str(data.get("message") or response.reason_phrase) if isinstance(data, dict) else response.reason_phrase
-
-
 def _kernel_refused(status: int, reason: str) -> CodespaceKernelsError | None:
     if status == 404:
         return KernelNotFoundError("The kernel is gone: it was ended, or its server was started anew.")
-    if status >= 500 and status not in _UNAVAILABLE:
+    if status >= 500 and status not in UNAVAILABLE:
         return KernelError(f"The Jupyter server failed with the kernel: {reason}. Its log says why.")
     return None
 
@@ -317,7 +208,7 @@ def _start_refused(name: str) -> Callable[[int, str], CodespaceKernelsError | No
     def refused(status: int, reason: str) -> CodespaceKernelsError | None:
         if status in (404, 501):
             return _no_spec(name)
-        if status >= 500 and status not in _UNAVAILABLE:
+        if status >= 500 and status not in UNAVAILABLE:
             return KernelStartError(f"The kernel {name} did not start: {reason}. The Jupyter server's log says why.")
         return None
 

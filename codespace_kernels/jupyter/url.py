@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
 import urllib.parse
 
 from codespace_kernels.errors import SettingsError
@@ -49,6 +50,15 @@ def parse_server_url(text: str) -> ServerUrl:
     netloc = f"{host}:{port}" if port else host
     token = urllib.parse.parse_qs(parts.query).get("token", [""])[0]
     return ServerUrl(f"{parts.scheme}://{netloc}{_base_path(parts.path)}", token)
+
+
+def is_loopback(url: str) -> bool:
+    """Whether an address is one of this machine."""
+    host = urllib.parse.urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
 
 
 def _base_path(path: str) -> str:

@@ -374,13 +374,15 @@ async def test_a_request_on_control_that_ends_leaves_the_cell_running(bridge, ow
     assert owner.execution_states == ["busy", "idle"]
 
 
-async def test_a_gap_is_told_in_the_running_cell(bridge):
+@pytest.mark.parametrize("running", [True, False])
+async def test_a_gap_is_told_in_the_cell(bridge, running):
     kernel = MemoryKernel()
     bridge.attach(kernel)
     async with subscribed(bridge) as client:
         msg_id = client.execute("long()")
         await until(lambda: kernel.received)
-        kernel.status("busy", kernel.received[0][1])
+        if running:
+            kernel.status("busy", kernel.received[0][1])
         kernel.listener.output_may_be_missing("The link broke.")
         while (message := await client.get_iopub_msg(timeout=10))["msg_type"] != "stream":
             pass

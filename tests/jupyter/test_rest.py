@@ -112,6 +112,15 @@ async def test_a_server_below_a_path(tmp_path):
             assert await client.kernels() == []
 
 
+async def test_a_proxy_of_the_environment_is_not_asked_for_this_machine(server, monkeypatch):
+    for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    async with client_of(server.url, settle=0) as client:
+        assert await client.status()
+        with pytest.raises(KernelNotFoundError):
+            await WebsocketKernel.connect(client, str(uuid.uuid4()))
+
+
 async def test_credentials_are_asked_for_each_time(server):
     class Renewed:
         base_url = server.url.base_url

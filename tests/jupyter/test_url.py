@@ -4,6 +4,7 @@ import pytest
 
 from codespace_kernels.errors import SettingsError
 from codespace_kernels.jupyter import ServerUrl, parse_server_url
+from codespace_kernels.jupyter.url import is_loopback
 
 
 @pytest.mark.parametrize(
@@ -30,6 +31,20 @@ def test_base_and_token(text, base, token):
 def test_what_is_no_address(text):
     with pytest.raises(SettingsError):
         parse_server_url(text)
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("http://127.0.0.1:1/", True),
+        ("http://[::1]/", True),
+        ("http://localhost:8888/x", True),
+        ("https://example.com/", False),
+        ("https://localhost.example.com/", False),
+    ],
+)
+def test_is_loopback(url, expected):
+    assert is_loopback(url) is expected
 
 
 def test_no_secret_is_shown():
