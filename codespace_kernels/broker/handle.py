@@ -64,8 +64,13 @@ class KernelHandle:
     def restart(self) -> None:
         """Replace the kernel's process; the local ports stay. Blocks until the new one runs."""
         self._command("restart", timeout=300.0)
-        self._dead.clear()
-        self.ended = concurrent.futures.Future()
+        self._revive()
+
+    def _revive(self) -> None:
+        with self._lock:
+            self._dead.clear()
+            if self.ended.done():
+                self.ended = concurrent.futures.Future()
 
     def shutdown(self) -> None:
         """End the kernel. Blocks until it is gone."""
@@ -121,7 +126,11 @@ class KernelHandle:
             self.kernel_id = str(event["kernel_id"])
             self.bound.set_result(event["connection_info"])
         elif kind == "ready":
-            self.ready.set_result(event["connection_info"])
+            # A second one: the kernel was restarted, by this handle or through another way to the broker.
+            if self.ready.done():
+                self._revive()
+            else:
+                self.ready.set_result(event["connection_info"])
         elif kind == "error":
             raise error_from_json(event["error"])
         elif kind == "dead":

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import zmq.asyncio
 from jupyter_client.manager import AsyncKernelManager
+from jupyter_client.session import Session
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -42,7 +43,8 @@ async def running_kernel(name: str) -> AsyncIterator[tuple[AsyncKernelManager, A
 @contextlib.asynccontextmanager
 async def connected(manager: AsyncKernelManager) -> AsyncIterator[AsyncKernelClient]:
     """Give a client of a running kernel that is ready."""
-    client = manager.client()
+    # A session of its own: clients that share one share a routing identity, and the later one gets no replies.
+    client = manager.client(session=Session(key=manager.session.key))
     client.start_channels()
     try:
         await client.wait_for_ready(timeout=WAIT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -40,17 +41,51 @@ def ended(pid: int) -> bool:
         return True
 
 
-@pytest.fixture(scope="session")
-def account(shared_emulator):
-    """The emulator, with this process and its children signed in to it."""
-    before = dict(os.environ)
-    os.environ.update(shared_emulator.environment())
-    yield shared_emulator
+def cli(*arguments: str, **kwargs) -> subprocess.CompletedProcess[str]:
+    """Run the command line."""
+    return run(sys.executable, "-m", "codespace_kernels.cli", *arguments, **kwargs)
+
+
+class EmulatedAccount:
+    """An emulator in a process of its own, as a person starts it: nothing of it shares the test's interpreter."""
+
+    def __init__(self) -> None:
+        started = cli("emulator", "start", "--json", "--transition-seconds", "0.1")
+        assert started.returncode == 0
+        self.environment: dict[str, str] = json.loads(started.stdout)["environment"]
+
+    def status(self) -> dict:
+        """What `emulator status` says."""
+        return json.loads(cli("emulator", "status", "--json").stdout)
+
+    @property
+    def codespace(self) -> str:
+        """Name of the account's codespace."""
+        return self.status()["codespaces"][0]["name"]
+
+    def fault(self, *arguments: str) -> None:
+        """Set or clear a fault."""
+        assert cli("emulator", "fault", *arguments).returncode == 0
+
+
+def end_broker() -> None:
+    """End this run's broker, if there is one, and wait for it."""
     client = BrokerClient()
     if client.running():
         pid = client.call("GET", "")["pid"]
         client.call("POST", "quit", {})
         wait_until(lambda: ended(pid), "the broker to end")
+
+
+@pytest.fixture(scope="session")
+def account():
+    """The emulator, with this process and its children signed in to it."""
+    before = dict(os.environ)
+    account = EmulatedAccount()
+    os.environ.update(account.environment)
+    yield account
+    end_broker()
+    assert cli("emulator", "stop").returncode == 0
     os.environ.clear()
     os.environ.update(before)
 
@@ -58,7 +93,5 @@ def account(shared_emulator):
 @pytest.fixture(scope="session")
 def kernel_name(account) -> str:
     """The kernelspec of the emulated codespace's python3, written by the product."""
-    (codespace,) = account.codespaces
-    done = run(sys.executable, "-m", "codespace_kernels.cli", "connect", codespace.name)
-    assert done.returncode == 0, done.stderr
+    assert cli("connect", account.codespace).returncode == 0
     return "cs-octocat-hello-codespaces-python3"
