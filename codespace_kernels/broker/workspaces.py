@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from codespace_kernels.errors import (
     CodespaceKernelsError,
+    GitHubUnavailableError,
+    RateLimitError,
     WaitTimeoutError,
     WorkspaceConnectionError,
     WorkspaceStoppedError,
@@ -28,6 +30,9 @@ log = logging.getLogger(__name__)
 
 RECONNECT_DELAYS = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0)
 """Seconds before each try to mend a connection; the last one repeats."""
+
+PASSING = (WorkspaceConnectionError, GitHubUnavailableError, RateLimitError, WaitTimeoutError)
+"""Failures that another try may not meet; with any other one the kernels are given up."""
 
 RECONNECT_WAIT = 60.0
 """Seconds that a new kernel waits for a connection that is being mended."""
@@ -144,7 +149,7 @@ class WorkspaceSession:
             try:
                 await provider.ensure_running(self.name, self._report, start=False)
                 await host.reconnect(provider, self.name, self._report)
-            except WorkspaceConnectionError as error:
+            except PASSING as error:
                 log.info("%s: still not reachable: %s", self.name, error)
             except WorkspaceStoppedError:
                 await self.drop(f"Codespace {self.name} was stopped; its kernels ended with it. Restart the kernel.")

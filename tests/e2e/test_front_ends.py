@@ -76,8 +76,10 @@ def test_jupyter_console(kernel_name):
     wait_until(nothing_is_left, "the kernel to end")
 
 
-def test_jupyter_run(kernel_name):
-    done = run(sys.executable, "-m", "jupyter", "run", "--kernel", kernel_name, "-", input="print(6 * 7)")
+def test_jupyter_run(kernel_name, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text("print(6 * 7)")
+    done = run(sys.executable, "-m", "jupyter", "run", "--kernel", kernel_name, str(script))
     assert done.stdout.strip().endswith("42")
     wait_until(nothing_is_left, "the kernel to end")
 
