@@ -80,7 +80,11 @@ class Inside:
     @property
     def user(self) -> str:
         """The user that all inside runs as: the emulator's."""
-        return getpass.getuser()
+        try:
+            return getpass.getuser()
+        except (KeyError, OSError):
+            # In a container with an arbitrary user id. The name then stands in the environment only.
+            return "codespace"
 
     @property
     def authorized_keys(self) -> Path:

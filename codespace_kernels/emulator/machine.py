@@ -8,9 +8,9 @@ import dataclasses
 import logging
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from codespace_kernels import codespace_rpc
 from codespace_kernels.emulator import sshd
@@ -88,7 +88,6 @@ class Machine:
         self._sshd: sshd.SshServer | None = None
         self._host: TunnelHost | None = None
         self._changing = asyncio.Lock()
-        self._rebuilding: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._unsubscribe: Callable[[], None] = lambda: None
@@ -115,11 +114,10 @@ class Machine:
 
         Takes some seconds at most. Shutting down twice is no error.
         """
-        if self._rebuilding is not None:
-            self._rebuilding.cancel()
-            await asyncio.gather(self._rebuilding, return_exceptions=True)
+        self._unsubscribe()
+        # What is being changed inside is brought to its end: it happens in threads, which cannot be cancelled.
+        await asyncio.gather(*self._tasks)
         async with self._changing:
-            self._unsubscribe()
             self._tunnels.unregister(self.spec.name)
             if self._host is not None:
                 await asyncio.to_thread(self._host.close)
@@ -192,15 +190,28 @@ class Machine:
 
     def rebuild(self) -> None:
         """Begin to rebuild the container: its processes end, home and SSH host key are made anew."""
-        if self._rebuilding is None or self._rebuilding.done():
-            self._rebuilding = asyncio.create_task(self._rebuild())
+        self._begin(self._rebuild())
+
+    def _begin(self, change: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(self._change(change))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _change(self, change: Coroutine[Any, Any, None]) -> None:
+        async with self._changing:
+            if self._host is None:
+                change.close()
+                return
+            try:
+                await change
+            except EmulatorError as error:
+                logger.warning("%s: %s", self.spec.name, error)
 
     async def _rebuild(self) -> None:
-        async with self._changing:
-            await self._end_processes()
-            await asyncio.to_thread(self.inside.forget_container)
-            await asyncio.to_thread(self._prepare)
-            logger.info("container of %s rebuilt", self.spec.name)
+        await self._end_processes()
+        await asyncio.to_thread(self.inside.forget_container)
+        await asyncio.to_thread(self._prepare)
+        logger.info("container of %s rebuilt", self.spec.name)
 
     def _prepare(self) -> None:
         end_processes(self.inside.marker)
@@ -228,11 +239,4 @@ class Machine:
 
     def _change_image(self, bare: bool) -> None:
         logger.info("image of %s: %s Jupyter", self.spec.name, "without" if bare else "with")
-        task = asyncio.create_task(self._create_python(bare))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _create_python(self, bare: bool) -> None:
-        async with self._changing:
-            if self._host is not None:
-                await asyncio.to_thread(self.inside.python.create, bare=bare)
+        self._begin(asyncio.to_thread(self.inside.python.create, bare=bare))

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import pwd
 import shlex
 import shutil
 import socket
@@ -95,6 +96,7 @@ class OpenSshServer:
         binary = shutil.which("sshd", path=_SBIN)
         if binary is None:
             raise EmulatorError("OpenSSH's server (sshd) is not installed.")
+        _check_user()
         self._command = [binary, "-f", str(self._folder / "sshd_config"), "-E", str(self._folder / "log")]
         self._configure()
 
@@ -167,7 +169,7 @@ class OpenSshServer:
         variables = " ".join(f'"{name}={_quoted(value)}"' for name, value in env.items())
         return f"""\
 HostKey "{key}"
-AuthorizedKeysFile "{self._inside.authorized_keys}"
+AuthorizedKeysFile "{str(self._inside.authorized_keys).replace("%", "%%")}"
 AuthenticationMethods publickey
 PasswordAuthentication no
 KbdInteractiveAuthentication no
@@ -183,7 +185,7 @@ X11Forwarding no
 MaxSessions 100
 PidFile none
 LogLevel VERBOSE
-ForceCommand "{enter}"
+ForceCommand {shlex.quote(str(enter))}
 Subsystem sftp internal-sftp
 SetEnv {variables}
 """
@@ -256,6 +258,20 @@ def host_key(path: Path) -> paramiko.ECDSAKey:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         paramiko.ECDSAKey.generate(bits=384).write_private_key_file(str(path))
     return paramiko.ECDSAKey.from_private_key_file(str(path))
+
+
+def _check_user() -> None:
+    """Check that `sshd` can log this user in: one of the user database, not locked, with a shell that runs commands."""
+    try:
+        name, login_shell = pwd.getpwuid(os.getuid()).pw_name, pwd.getpwuid(os.getuid()).pw_shell
+    except KeyError:
+        raise EmulatorError(f"OpenSSH's server cannot log in user {os.getuid()}, who has no name.") from None
+    if Path(login_shell).name in ("nologin", "false"):
+        raise EmulatorError(f"OpenSSH's server cannot run commands: this user's login shell is {login_shell}.")
+    # Readable for root only, as whom sshd heeds it.
+    with contextlib.suppress(OSError):
+        if f"\n{name}:!" in f"\n{Path('/etc/shadow').read_text(encoding='utf-8')}":
+            raise EmulatorError(f"OpenSSH's server cannot log in user {name}, whose account is locked.")
 
 
 def _quoted(value: str) -> str:
