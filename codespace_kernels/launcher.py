@@ -55,7 +55,7 @@ def kernel_request(info: Mapping[str, Any], env: Mapping[str, str]) -> KernelReq
     target = Target.from_env(env)
     return KernelRequest(
         target=target,
-        access=Access.of(target.account, env),
+        access=Access.of(target.account, env, target.transport),
         owner="launcher",
         key=str(info["key"]),
         signature_scheme=str(info.get("signature_scheme") or "hmac-sha256"),

@@ -35,10 +35,11 @@ class CodespaceProvisioner(KernelProvisionerBase):
         help="Seconds to wait for the codespace and the kernel in it to start. A cold codespace takes minutes.",
     )
     transport = Enum(
-        ["auto", "tunnel", "gh"],
-        default_value="auto",
+        ["", "auto", "tunnel", "gh"],
+        default_value="",
         config=True,
-        help="How to reach the codespace: 'tunnel' (pure Python), 'gh' (`gh codespace ssh --stdio`), or 'auto'.",
+        help="How to reach the codespace: 'tunnel' (pure Python), 'gh' (`gh codespace ssh --stdio`), or 'auto'. "
+        "Empty: as the kernelspec says.",
     )
 
     def __init__(self, **kwargs: Any) -> None:
@@ -83,7 +84,7 @@ class CodespaceProvisioner(KernelProvisionerBase):
         target = Target.from_env({**env, **self.kernel_spec.env})
         request = KernelRequest(
             target=target,
-            access=Access.of(target.account, env, self.transport),
+            access=Access.of(target.account, env, self.transport or target.transport),
             key=session.key.decode() if session is not None else "",
             signature_scheme=session.signature_scheme if session is not None else "hmac-sha256",
             ip=getattr(self.parent, "ip", "") or "127.0.0.1",

@@ -52,11 +52,13 @@ class Target:
         account: Whose.
         workspace: The provider's own name of the workspace (a codespace's `name`).
         kernel: Name of the kernelspec there; empty where only the workspace is meant.
+        transport: `auto`, `tunnel` or `gh`: how to reach the workspace. It makes no other target.
     """
 
     account: Account
     workspace: str
     kernel: str = ""
+    transport: str = dataclasses.field(default="auto", compare=False)
 
     def to_env(self) -> dict[str, str]:
         """Give the variables that stand in a spec's `env`."""
@@ -66,6 +68,7 @@ class Target:
             "LOGIN": self.account.login,
             "WORKSPACE": self.workspace,
             "KERNEL": self.kernel,
+            "TRANSPORT": self.transport if self.transport != "auto" else "",
         }
         return {ENV_PREFIX + name: value for name, value in values.items() if value}
 
@@ -76,7 +79,7 @@ class Target:
         Raises:
             SettingsError: Workspace or kernel is not named there.
         """
-        names = ("PROVIDER", "API_URL", "LOGIN", "WORKSPACE", "KERNEL")
+        names = ("PROVIDER", "API_URL", "LOGIN", "WORKSPACE", "KERNEL", "TRANSPORT")
         values = {name: env.get(ENV_PREFIX + name, "") for name in names}
         missing = [ENV_PREFIX + name for name in ("WORKSPACE", "KERNEL") if not values[name]]
         if missing:
@@ -85,4 +88,4 @@ class Target:
                 "Write it anew with `codespace-kernels connect`."
             )
         account = Account(values["PROVIDER"] or "github", values["API_URL"] or DEFAULT_API_URL, values["LOGIN"])
-        return cls(account, values["WORKSPACE"], values["KERNEL"])
+        return cls(account, values["WORKSPACE"], values["KERNEL"], values["TRANSPORT"] or "auto")

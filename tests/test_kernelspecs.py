@@ -81,3 +81,13 @@ def test_folder_that_cannot_be_written(tmp_path, monkeypatch):
 def test_target_is_missing_from_env():
     with pytest.raises(SettingsError, match="CODESPACE_KERNELS_WORKSPACE"):
         Target.from_env({})
+
+
+def test_the_transport_stands_in_the_spec_only_where_it_was_chosen():
+    place = workspace()
+    target = Target(ACCOUNT, place.name, "python3", transport="gh")
+    (name,) = kernelspecs.write(place, {target: PYTHON})
+    assert kernelspecs.installed()[name].target.transport == "gh"
+    assert write(place).keys() == {name}
+    assert kernelspecs.installed()[name].target.transport == "auto"
+    assert "TRANSPORT" not in str(KernelSpecManager().get_kernel_spec(name).env)

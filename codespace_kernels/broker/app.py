@@ -131,15 +131,17 @@ class WorkspaceHandler(ApiHandler):
             if action == "disconnect":
                 self.finish(await self.broker.disconnect(access, name))
             else:
-                await self._connect(access, name, start=bool(body.get("start", True)))
+                await self._connect(access, name, body)
 
-    async def _connect(self, access: Access, name: str, *, start: bool) -> None:
+    async def _connect(self, access: Access, name: str, body: dict[str, Any]) -> None:
         progress: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
 
         def report(event: ProgressEvent) -> None:
             progress.put_nowait({"event": "progress", "progress": event.to_json()})
 
-        work = asyncio.create_task(self.broker.connect(access, name, start=start, progress=report))
+        start, install = bool(body.get("start", True)), str(body.get("install_ipykernel") or "")
+        connect = self.broker.connect(access, name, start=start, install_ipykernel=install, progress=report)
+        work = asyncio.create_task(connect)
         await self._relay(progress, work)
         if not self.gone.is_set():
             failure = work.exception()

@@ -77,8 +77,17 @@ class Broker:
         for kernel in self._kernels_of(key):
             kernel.workspace_lost(reason)
 
-    async def connect(self, access: Access, name: str, *, start: bool, progress: Progress) -> dict[str, Any]:
-        """Connect to a workspace and tell what is there: `workspace`, `kernelspecs`, `connection`.
+    async def connect(
+        self, access: Access, name: str, *, start: bool, install_ipykernel: str, progress: Progress
+    ) -> dict[str, Any]:
+        """Connect to a workspace and tell what is there: `workspace`, `connection`, `offers`, `kernelspecs`.
+
+        Args:
+            access: Whose.
+            name: Name, title or repository.
+            start: Whether a stopped one is started.
+            install_ipykernel: Path of a Python there that is to get a kernel first; empty for none.
+            progress: Hears of the steps.
 
         Raises:
             CodespaceKernelsError: It cannot be had; says why.
@@ -87,6 +96,8 @@ class Broker:
         workspace = await provider.resolve(name)
         session = self.session(access, workspace.name)
         host = await session.connected(provider, progress, start=start)
+        if install_ipykernel:
+            await host.install_ipykernel(install_ipykernel, progress)
         specs = await host.kernelspecs()
         return {
             "workspace": {**workspace.to_json(), "state": WorkspaceState.RUNNING.value},

@@ -86,6 +86,8 @@ class BrokerClient:
                 capture_output=True,
                 timeout=START_TIMEOUT,
                 check=False,
+                # Ctrl-C in the terminal of a front end must not end a broker that is just starting.
+                start_new_session=True,
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             return 1, str(error)

@@ -7,8 +7,8 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from codespace_kernels.bootstrap import RemoteServer, ensure_server
-from codespace_kernels.errors import CodespaceKernelsError, NoSshServerError
+from codespace_kernels.bootstrap import RemoteServer, ensure_server, install_ipykernel
+from codespace_kernels.errors import CodespaceKernelsError, NoSshServerError, RemoteServerError
 from codespace_kernels.jupyter import KernelSpec, ServerClient, WebsocketKernel
 from codespace_kernels.link.client import LinkClient
 from codespace_kernels.progress import Progress, ProgressEvent
@@ -42,6 +42,13 @@ class KernelHost(Protocol):
 
     async def start_kernel(self, name: str, *, kernel_id: str, env: dict[str, str]) -> RemoteKernel:
         """Start a kernel under an id of ours."""
+
+    async def install_ipykernel(self, python: str, progress: Progress) -> None:
+        """Install ipykernel into a Python of the workspace, so that it has a kernel. Only on a person's request.
+
+        Raises:
+            RemoteServerError: It cannot be done; says why.
+        """
 
     async def disconnected(self) -> str:
         """Wait until the way to the workspace is lost; give the reason."""
@@ -131,6 +138,10 @@ class LinkHost:
         """Start a kernel under an id of ours."""
         return await self._link.start_kernel(name, kernel_id=kernel_id, env=env)
 
+    async def install_ipykernel(self, python: str, progress: Progress) -> None:
+        """Install ipykernel into a Python of the workspace."""
+        await install_ipykernel(self._connection, python, progress)
+
     async def disconnected(self) -> str:
         """Wait until the link has no stream any more."""
         return await self._link.wait_detached()
@@ -200,6 +211,10 @@ class ForeignHost:
         except BaseException:
             await self._client.shutdown(model.id)
             raise
+
+    async def install_ipykernel(self, python: str, progress: Progress) -> None:
+        """Refuse: without SSH nothing can be installed."""
+        raise RemoteServerError(f"Without an SSH server in the codespace, ipykernel cannot be installed into {python}.")
 
     async def disconnected(self) -> str:
         """Never: each kernel's websocket mends itself."""

@@ -113,7 +113,7 @@ class KernelRequest:
         target = dict(data["target"])
         values = {
             **data,
-            "target": Target(Account(**target["account"]), target["workspace"], target["kernel"]),
+            "target": Target(**{**target, "account": Account(**target["account"])}),
             "access": Access.from_json(data["access"]),
         }
         return cls(**values)
