@@ -99,6 +99,7 @@ def show(api_url: str) -> tuple[str, list[connect.WrittenSpec]]:
     terminal.print_table(
         ("NAME", "REPOSITORY", "STATE"), [(workspace.name, workspace.repository, workspace.provider_state)]
     )
+    demo_place.start_broker()
     with demo_place.withdrawing(access, workspace.name):
         answer = connect.ask_broker(access, workspace.name)
         specs = connect.write_specs(access, answer, [])

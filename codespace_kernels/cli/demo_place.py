@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from codespace_kernels import kernelspecs, settings
+from codespace_kernels.broker.client import BrokerClient
 from codespace_kernels.cli import terminal
 from codespace_kernels.cli.broker_status import end_broker
 from codespace_kernels.cli.disconnect import end_connection
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from codespace_kernels.broker.protocol import Access
     from codespace_kernels.emulator.state import EmulatorRecord
 
+INTERRUPTS = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+
 
 @contextlib.contextmanager
 def place_of_its_own() -> Iterator[Path]:
@@ -34,9 +37,11 @@ def place_of_its_own() -> Iterator[Path]:
         The folder. At the end every broker and emulator that was started there is ended, the folder is removed, and the
         environment is what it was before.
     """
-    before = dict(os.environ)
+    before, temporary = dict(os.environ), tempfile.gettempdir()
     # A short path: sockets live below it.
     root = Path(tempfile.mkdtemp(prefix="ckd-"))
+    # What is emulated has no file system of its own: its temporary files go with ours. Children read the variable.
+    tempfile.tempdir = os.environ["TMPDIR"] = str(root)
     try:
         _point_into(root)
         yield root
@@ -45,6 +50,7 @@ def place_of_its_own() -> Iterator[Path]:
             progress(ProgressEvent("clean", "Cleaning up"))
             _end_everything()
             shutil.rmtree(root, ignore_errors=True)
+        tempfile.tempdir = temporary
         os.environ.clear()
         os.environ.update(before)
 
@@ -75,14 +81,23 @@ def _point_into(root: Path) -> None:
 @contextlib.contextmanager
 def emulator(options: dict[str, object]) -> Iterator[EmulatorRecord]:
     """Run an emulator in the background, with this process and its children signed in to it; end it at an error."""
-    record = start_in_background(options)
-    os.environ.update(record.environment())
+    record = None
     try:
+        with undisturbed():
+            record = start_in_background(options)
+        os.environ.update(record.environment())
         yield record
     except BaseException:
-        with undisturbed():
-            stop(record)
+        if record is not None:
+            with undisturbed():
+                stop(record)
         raise
+
+
+def start_broker() -> None:
+    """Start the broker where none runs, so that it can be ended: half a broker does not answer."""
+    with undisturbed():
+        BrokerClient().ensure()
 
 
 @contextlib.contextmanager
@@ -99,12 +114,16 @@ def withdrawing(access: Access, name: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def undisturbed() -> Iterator[None]:
-    """Hold Ctrl-C off while something is cleaned up, which takes bounded time."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Hold Ctrl-C and its like off while something is started or cleaned up, which takes bounded time."""
+    held = []
+    before = {number: signal.signal(number, lambda number, frame: held.append(number)) for number in INTERRUPTS}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if held:
+        raise KeyboardInterrupt
 
 
 @contextlib.contextmanager
@@ -114,8 +133,7 @@ def ended_like_ctrl_c() -> Iterator[None]:
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    numbers = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
-    before = {number: signal.signal(number, interrupt) for number in numbers}
+    before = {number: signal.signal(number, interrupt) for number in INTERRUPTS}
     try:
         yield
     finally:

@@ -45,6 +45,8 @@ def home(monkeypatch):
     folder = Path(tempfile.mkdtemp(prefix="ckc-"))
     monkeypatch.setenv("CODESPACE_KERNELS_HOME", str(folder / "home"))
     monkeypatch.setenv("JUPYTER_DATA_DIR", str(folder / "jupyter"))
+    for name in ("GITHUB_API_URL", "GH_ENTERPRISE_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
     yield folder
     assert main(["quit"]) == 0
     shutil.rmtree(settings.runtime_dir(), ignore_errors=True)
