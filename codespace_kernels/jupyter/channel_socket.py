@@ -12,7 +12,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 from websockets.protocol import State
 from websockets.typing import Subprotocol
 
-from codespace_kernels.errors import AuthError, KernelNotFoundError, RemoteServerError, WaitTimeoutError
+from codespace_kernels.errors import AuthError, RemoteServerError, WaitTimeoutError
 from codespace_kernels.jupyter import legacy, v1
 from codespace_kernels.jupyter.url import is_loopback
 from codespace_kernels.messages import Channel, MalformedMessageError, Message
@@ -73,6 +73,9 @@ class ChannelSocket:
                 logger=_websockets_log,
             )
         except InvalidStatus as error:
+            if error.response.status_code == 404:
+                # May be a proxy's; the REST API tells them apart.
+                await client.kernel(kernel_id)
             raise _refusal(client, error.response.status_code) from None
         except TimeoutError:
             raise WaitTimeoutError.after(f"{client.base_url} to open a kernel's websocket", _OPEN_SECONDS) from None
@@ -147,9 +150,7 @@ class ChannelSocket:
                 self._tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
 
-def _refusal(client: ServerClient, status: int) -> AuthError | KernelNotFoundError | RemoteServerError:
-    if status == 404:
-        return KernelNotFoundError("The kernel is gone: it was ended, or its server was started anew.")
+def _refusal(client: ServerClient, status: int) -> AuthError | RemoteServerError:
     if status in (401, 403):
         return AuthError(f"The Jupyter server at {client.base_url} does not accept our credentials ({status}).")
     return RemoteServerError(f"The Jupyter server at {client.base_url} refuses a kernel's websocket ({status}).")

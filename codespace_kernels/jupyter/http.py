@@ -105,7 +105,9 @@ class JupyterHttp:
             raise WaitTimeoutError.after(f"{self.base_url} to answer {method} {path}", seconds) from None
         if response.is_success:
             return response
-        raise refused(response.status_code, _reason(response)) or self._failure(response, path)
+        # A proxy's 404 says nothing of a kernel: only the server's own may count it as dead.
+        specific = refused(response.status_code, _reason(response)) if _is_json(response) else None
+        raise specific or self._failure(response, path)
 
     async def _until_settled(
         self, method: str, path: str, body: dict[str, Any] | None, seconds: float
@@ -121,7 +123,7 @@ class JupyterHttp:
                 again = method == "GET" or isinstance(error, httpx.ConnectError)
                 if self._settled or not again or time.monotonic() > deadline:
                     raise RemoteServerError(
-                        f"The Jupyter server at {self.base_url} cannot be reached: {error}."
+                        f"The Jupyter server at {self.base_url} cannot be reached: {str(error) or type(error).__name__}."
                     ) from None
             else:
                 if self._is_final(response) or time.monotonic() > deadline:
@@ -133,7 +135,7 @@ class JupyterHttp:
         """Whether the answer is the server's own, not that of a proxy that still waits for it."""
         if self._settled or response.status_code not in UNAVAILABLE:
             return True
-        return response.status_code == 404 and response.headers.get("content-type", "").startswith("application/json")
+        return response.status_code == 404 and _is_json(response)
 
     async def _send(self, method: str, path: str, body: dict[str, Any] | None, seconds: float) -> httpx.Response:
         response = await self._send_once(method, path, body, seconds)
@@ -157,6 +159,10 @@ class JupyterHttp:
         if status == 404:
             return RemoteServerError(f"There is no Jupyter server at {self.base_url} (no {path}). Check the address.")
         return RemoteServerError(f"The Jupyter server at {self.base_url} failed at {path}: {status} {reason}")
+
+
+def _is_json(response: httpx.Response) -> bool:
+    return str(response.headers.get("content-type", "")).startswith("application/json")
 
 
 def _json(response: httpx.Response) -> Any:

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _LONGEST_PAUSE = 15.0
-_WATCH_SECONDS = 15.0
 _READY_SECONDS = 30.0
 _PROBE_SECONDS = 0.5
 _PROBES_PER_CONNECTION = 10
@@ -57,11 +56,14 @@ class WebsocketKernel:
     - A kernel that was ended by somebody else is noticed within 15 seconds.
     """
 
-    def __init__(self, client: ServerClient, kernel_id: str, session_id: str, socket: ChannelSocket) -> None:
+    def __init__(
+        self, client: ServerClient, kernel_id: str, session_id: str, socket: ChannelSocket, watch_interval: float
+    ) -> None:
         self._client = client
         self._kernel_id = kernel_id
         self._session_id = session_id
         self._socket = socket
+        self._watch_interval = watch_interval
         self._state = KernelState.ALIVE
         self._reason = ""
         self._ended = False
@@ -74,13 +76,16 @@ class WebsocketKernel:
         self._tasks = {loop.create_task(self._carry()), loop.create_task(self._watch())}
 
     @classmethod
-    async def connect(cls, client: ServerClient, kernel_id: str, *, session_id: str = "") -> WebsocketKernel:
+    async def connect(
+        cls, client: ServerClient, kernel_id: str, *, session_id: str = "", watch_interval: float = 15.0
+    ) -> WebsocketKernel:
         """Connect to a running kernel.
 
         Args:
             client: The server.
             kernel_id: Its id there.
             session_id: That of an earlier connection, to be given what the server kept for it; empty for a new one.
+            watch_interval: Seconds between looks whether somebody else ended the kernel.
 
         Raises:
             KernelNotFoundError: The server has no such kernel.
@@ -89,7 +94,8 @@ class WebsocketKernel:
             WaitTimeoutError: No answer in time.
         """
         session_id = session_id or uuid.uuid4().hex
-        return cls(client, kernel_id, session_id, await ChannelSocket.open(client, kernel_id, session_id))
+        socket = await ChannelSocket.open(client, kernel_id, session_id)
+        return cls(client, kernel_id, session_id, socket, watch_interval)
 
     def __repr__(self) -> str:
         return f"<WebsocketKernel {self._kernel_id} at {self._client.base_url} {self._state.value}>"
@@ -166,13 +172,17 @@ class WebsocketKernel:
     # The connection.
 
     async def _carry(self) -> None:
-        while True:
-            await self._serve()
-            if self._ended:
-                return
-            self._change(KernelState.RECONNECTING, "The connection to the Jupyter server was lost; connecting again.")
-            if not await self._reconnect():
-                return
+        try:
+            while not self._ended:
+                await self._serve()
+                self._change(
+                    KernelState.RECONNECTING, "The connection to the Jupyter server was lost; connecting again."
+                )
+                await self._reconnect()
+        except Exception:
+            # Nobody waits for this task: without a word the notebook would hang.
+            _log.exception("kernel %s can no longer be reached", self._kernel_id)
+            self._gone("The connection to the kernel failed inside codespace-kernels; its log says more.")
 
     async def _serve(self) -> None:
         """Carry messages until the connection ends."""
@@ -201,16 +211,18 @@ class WebsocketKernel:
         self._outbox.append((channel, message, msg_id))
         self._outbox_filled.set()
 
-    async def _reconnect(self) -> bool:
-        """Connect again under the same session id, for as long as it takes; false where the kernel is gone."""
+    async def _reconnect(self) -> None:
+        """Connect again under the same session id, for as long as it takes, unless the kernel is gone."""
         for pause in _pauses():
+            if self._ended:
+                return
             await asyncio.sleep(pause)
             try:
                 kept = await self._server_keeps_messages()
                 socket = await ChannelSocket.open(self._client, self._kernel_id, self._session_id)
             except KernelNotFoundError as error:
                 self._gone(str(error))
-                return False
+                return
             except CodespaceKernelsError as error:
                 self._change(KernelState.RECONNECTING, str(error))
                 continue
@@ -220,7 +232,6 @@ class WebsocketKernel:
         self._change(KernelState.ALIVE, "")
         if gap:
             self._mailbox.output_may_be_missing(gap)
-        return True
 
     async def _server_keeps_messages(self) -> bool:
         """Whether the server saw the old connection close, and no other client kept it from storing messages."""
@@ -323,7 +334,7 @@ class WebsocketKernel:
     async def _watch(self) -> None:
         """Notice a kernel that somebody else ended: the websocket says nothing of it."""
         while not self._ended:
-            await asyncio.sleep(_WATCH_SECONDS)
+            await asyncio.sleep(self._watch_interval)
             try:
                 model = await self._client.kernel(self._kernel_id)
                 if model.execution_state == "dead":

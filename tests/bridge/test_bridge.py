@@ -244,6 +244,28 @@ async def test_identities_come_back_with_the_reply(bridge):
         assert identities == {(one.session.bsession,), (two.session.bsession,)}
 
 
+async def test_a_client_that_comes_back_with_its_identity_takes_over(bridge):
+    """A Jupyter server reconnects with the same identity before its old connection is known to be dead."""
+    kernel = MemoryKernel(flood(0))
+    bridge.attach(kernel)
+    context = zmq.Context()
+    sockets = [context.socket(zmq.DEALER) for _ in range(2)]
+    session = Session(key=KEY)
+    try:
+        for number, one in enumerate(sockets, 1):
+            one.linger = 0
+            one.identity = b"the same"
+            one.connect(f"tcp://127.0.0.1:{bridge.connection_info['shell_port']}")
+            session.send(one, "execute_request", {"code": "1"})
+            await until(lambda number=number: len(kernel.received) == number)
+            await until(lambda one=one: one.poll(0))
+            one.recv_multipart()
+    finally:
+        for one in sockets:
+            one.close()
+        context.term()
+
+
 async def test_a_reply_to_a_client_that_is_gone_harms_nobody(bridge):
     kernel = MemoryKernel(flood(0))
     bridge.attach(kernel)

@@ -12,8 +12,9 @@ class Proxy:
         self._tasks: set[asyncio.Task] = set()
         self._flows = asyncio.Event()
         self._flows.set()
-        self.connections = 0
         self.refuses = False
+        self.answer = b""
+        self.answered = 0
 
     async def __aenter__(self) -> Proxy:  # noqa: PYI034  (never subclassed)
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -43,7 +44,12 @@ class Proxy:
         if self.refuses:
             writer.transport.abort()
             return
-        self.connections += 1
+        if self.answer:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(self.answer)
+            writer.close()
+            self.answered += 1
+            return
         far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
         self._writers |= {writer, far_writer}
         for source, sink in ((reader, far_writer), (far_reader, writer)):

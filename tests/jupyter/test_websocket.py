@@ -232,6 +232,39 @@ async def test_a_kernel_that_is_gone_after_the_cut_is_dead(server, client):
             await kernel.restart()
 
 
+async def test_a_kernel_that_somebody_else_ended_is_noticed(client):
+    model = await client.start_kernel("python3")
+    kernel = await WebsocketKernel.connect(client, model.id, watch_interval=0.1)
+    listener = Listener()
+    kernel.listen(listener)
+    try:
+        await client.shutdown(model.id)
+        await until(lambda: kernel.state is KernelState.DEAD)
+        assert [state for state, _ in listener.states] == [KernelState.DEAD]
+    finally:
+        await kernel.close()
+
+
+async def test_a_404_of_a_proxy_is_no_death(server):
+    """The port forwarding of a codespace answers 404 while the codespace stops and starts."""
+    async with through_proxy(server) as (proxy, _, kernel, listener):
+        await run(kernel, listener, "x = 1")
+        proxy.answer = b"HTTP/1.1 404 Not Found\r\nContent-Type: text/html\r\nContent-Length: 0\r\n\r\n"
+        proxy.cut()
+        await until(lambda: proxy.answered >= 3)
+        proxy.answer = b""
+        await until(lambda: kernel.state is KernelState.ALIVE)
+        assert (await run(kernel, listener, "x")).content_dict()["status"] == "ok"
+        assert KernelState.DEAD not in [state for state, _ in listener.states]
+
+
+async def test_close_leaves_no_task(client):
+    before = asyncio.all_tasks()
+    async with kernel_of(client) as kernel:
+        kernel.send(Channel.SHELL, execute("1"))
+    await until(lambda: asyncio.all_tasks() <= before)
+
+
 async def test_interrupt_of_a_kernel_that_somebody_else_ended(kernel, listener, client):
     await client.shutdown(kernel.kernel_id)
     with pytest.raises(KernelNotFoundError):
