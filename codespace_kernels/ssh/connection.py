@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-HostKeyCheck = "Callable[[paramiko.PKey], None]"
 _END_SECONDS = 3.0
 _CHANNEL_SECONDS = 30.0
 

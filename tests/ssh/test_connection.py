@@ -159,7 +159,8 @@ class TestBlockedLink:
     async def test_writer_waits_and_the_loop_does_not(self, connect, sshd):
         async with Link(sshd.port) as link:
             connection = await connect(wire=wire_to(link.port))
-            stream = await connection.open_command("cat >/dev/null; echo end")
+            stream = await connection.open_command("echo ready; cat >/dev/null; echo end")
+            assert await read_exactly(stream, 6) == b"ready\n"
             link.hold()
             written = 0
 
@@ -177,11 +178,36 @@ class TestBlockedLink:
                 await asyncio.sleep(0.1)
             assert not writer.done()
             # Socket buffers, the link's two chunks, the window and the outbox.
-            assert written < 24_000_000 + HIGH_WATER
+            assert 0 < written < 24_000_000 + HIGH_WATER
             link.release()
             await asyncio.wait_for(writer, 30)
             stream.write_eof()
             assert await stream.read() == b"end\n"
+
+    async def test_many_writers_together_wait_as_early_as_one(self, connect, sshd):
+        async with Link(sshd.port) as link:
+            connection = await connect(wire=wire_to(link.port))
+            streams = [await connection.open_command("echo ready; cat >/dev/null") for _ in range(20)]
+            # OpenSSH opens a window only once the command runs.
+            assert {await read_exactly(stream, 6) for stream in streams} == {b"ready\n"}
+            link.hold()
+            written = 0
+
+            async def write(stream):
+                nonlocal written
+                for _ in range(80):
+                    await stream.write(bytes(20_000))
+                    written += 20_000
+
+            # Every one alone would fit its channel's window.
+            writers = [asyncio.create_task(write(stream)) for stream in streams]
+            before = -1
+            while written != before:
+                before = written
+                await asyncio.sleep(0.1)
+            assert 0 < written < 20 * 80 * 20_000 / 2
+            link.release()
+            await asyncio.wait_for(asyncio.gather(*writers), 30)
 
     async def test_close_while_a_writer_waits(self, connect, sshd):
         async with Link(sshd.port) as link:
