@@ -2,7 +2,8 @@ import pytest
 
 from codespace_kernels.messages import DELIMITER, MalformedMessageError, Message, Signer
 
-MESSAGE = Message((b"one", b"two"), b'{"msg_id":"1","msg_type":"execute_request"}', b"{}", b"{}", b'{"code":"pass"}', (b"\x00\xff", b""))
+HEADER = b'{"msg_id":"1","msg_type":"execute_request"}'
+MESSAGE = Message((b"one", b"two"), HEADER, b"{}", b"{}", b'{"code":"pass"}', (b"\x00\xff", b""))
 
 
 def test_round_trip_keeps_identities_and_buffers():
