@@ -53,13 +53,20 @@ def add_parser(subparsers: Any) -> None:
         "--kernel", action="append", default=[], metavar="KERNEL", help="only this kernel; may be given several times"
     )
     parser.add_argument("--no-start", action="store_true", help="fail if the codespace is stopped")
+    parser.add_argument(
+        "--install-ipykernel",
+        default="",
+        metavar="PYTHON",
+        help="first install ipykernel into this Python of the codespace, so that it has a kernel",
+    )
     parser.set_defaults(func=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Connect to a codespace."""
-    answer = ask_broker(shared.chosen_access(options), options.name, start=not options.no_start)
-    written = write_specs(shared.chosen_access(options), answer, options.kernel)
+    access = shared.chosen_access(options)
+    answer = ask_broker(access, options.name, start=not options.no_start, install_ipykernel=options.install_ipykernel)
+    written = write_specs(access, answer, options.kernel)
     if options.json:
         terminal.print_json(
             {
@@ -74,8 +81,14 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def ask_broker(access: Access, name: str, *, start: bool = True) -> dict[str, Any]:
+def ask_broker(access: Access, name: str, *, start: bool = True, install_ipykernel: str = "") -> dict[str, Any]:
     """Let the broker connect; give its answer (see `broker.Broker.connect`).
+
+    Args:
+        access: Whose workspace.
+        name: Name, title or repository.
+        start: Whether a stopped one is started.
+        install_ipykernel: Path of a Python there that is to get a kernel first; empty for none.
 
     Raises:
         CodespaceKernelsError: The workspace cannot be had.
@@ -84,8 +97,8 @@ def ask_broker(access: Access, name: str, *, start: bool = True) -> dict[str, An
     with terminal.progress() as progress:
         progress(ProgressEvent("find", f"Connecting to {name}"))
         client.ensure()
-        body = {"access": access.to_json(), "workspace": name, "start": start}
-        return client.stream("workspaces/connect", body, progress)
+        body = {"workspace": name, "start": start, "install_ipykernel": install_ipykernel}
+        return client.stream("workspaces/connect", {**body, "access": access.to_json()}, progress)
 
 
 def write_specs(access: Access, answer: dict[str, Any], wanted: list[str]) -> list[WrittenSpec]:
@@ -103,7 +116,9 @@ def write_specs(access: Access, answer: dict[str, Any], wanted: list[str]) -> li
     workspace = Workspace.from_json(answer["workspace"])
     remote = {name: RemoteKernelSpec.from_json(spec) for name, spec in answer["kernelspecs"].items()}
     check_kernels(workspace.name, remote.keys(), wanted, answer["offers"])
-    targets = {Target(access.account, workspace.name, name): remote[name] for name in wanted or remote}
+    targets = {
+        Target(access.account, workspace.name, name, access.transport): remote[name] for name in wanted or remote
+    }
     written = kernelspecs.write(workspace, targets)
     return [
         WrittenSpec(name, json.loads((folder / "kernel.json").read_text())["display_name"], target.kernel, folder)
@@ -123,8 +138,8 @@ def check_kernels(workspace: str, known: Any, wanted: list[str], offers: list[st
             f"{workspace} has no kernel {', '.join(missing)}. It has: {', '.join(sorted(known)) or 'none'}."
         )
     if not known:
-        advice = f"Install ipykernel into one of its Pythons, such as {offers[0]}" if offers else "Install ipykernel"
-        raise KernelNotFoundError(f"{workspace} has no kernels. {advice}, and connect again.")
+        advice = f"Connect again with --install-ipykernel {offers[0]}." if offers else "Install ipykernel there."
+        raise KernelNotFoundError(f"{workspace} has no kernels. {advice}")
 
 
 def report(answer: dict[str, Any], written: list[WrittenSpec]) -> None:
@@ -136,5 +151,5 @@ def report(answer: dict[str, Any], written: list[WrittenSpec]) -> None:
         ("NAME", "SHOWN AS", "KERNELSPEC"), [(spec.name, spec.display_name, str(spec.folder)) for spec in written]
     )
     for offer in answer["offers"]:
-        terminal.say(f"{offer} there has no ipykernel: install it to have that Python as a kernel, too.")
+        terminal.say(f"To have {offer} as a kernel, too, connect again with --install-ipykernel {offer}.")
     terminal.say(NEXT.format(name=written[0].name))

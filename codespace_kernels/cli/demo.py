@@ -53,29 +53,30 @@ def run(options: argparse.Namespace) -> int:
         if options.keep:
             with demo_place.emulator({}) as record:
                 name, specs = show(record.api_url)
-            print(KEPT.format(api_url=record.api_url, name=name, shown=specs[0].display_name))
+            names = {"api_url": record.api_url, "name": name, "shown": specs[0].display_name}
+            print(KEPT.format(program=terminal.program("codespace-kernels"), **names))
         else:
             with (
                 demo_place.place_of_its_own() as root,
                 demo_place.emulator({"folder": str(root / "codespaces")}) as record,
             ):
                 show(record.api_url)
-            print(DONE)
+            print(DONE.format(program=terminal.program("codespace-kernels")))
     return 0
 
 
 DONE = """\
-Everything of the demo is gone again. Next:
-  codespace-kernels demo --keep    the same, and stays for JupyterLab
-  codespace-kernels list           your own codespaces (sign in first: gh auth login -s codespace)"""
+Everything of the demo is gone again. To see more:
+  {program} demo --keep    the same, and it stays for JupyterLab
+  {program} list           your own codespaces (sign in first: gh auth login -s codespace)"""
 
 KEPT = """\
 The codespace keeps running, and its kernel is in your kernel lists:
-  jupyter lab                      choose "{shown}" (VS Code: after Reload Window)
-  codespace-kernels status         what is connected, and what each kernel does
+  {program} status         what is connected, and what each kernel does
+  jupyter lab and others   choose "{shown}" (VS Code: after Reload Window)
 When you have seen enough:
-  codespace-kernels disconnect {name} --api-url {api_url}
-  codespace-kernels emulator stop"""
+  {program} disconnect {name} --api-url {api_url}
+  {program} emulator stop"""
 
 
 def check_extra() -> None:
@@ -140,8 +141,8 @@ def notebook_path() -> Path:
 def nbconvert(kernel: str, notebook: Path) -> list[str]:
     """Give the command that executes a notebook, as a person types it."""
     shown = notebook.relative_to(Path.cwd()) if notebook.is_relative_to(Path.cwd()) else notebook
-    return ["jupyter", "nbconvert", "--to", "notebook", "--execute", f"--ExecutePreprocessor.kernel_name={kernel}",
-            str(shown)]  # fmt: skip
+    options = ["--to", "notebook", "--execute", f"--ExecutePreprocessor.kernel_name={kernel}"]
+    return [terminal.program("jupyter"), "nbconvert", *options, str(shown)]
 
 
 def execute(notebook: Path, kernel: str) -> dict[str, Any]:

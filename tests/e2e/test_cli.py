@@ -72,6 +72,18 @@ def test_unknown_kernel_writes_nothing(codespace):
     assert SPEC not in KernelSpecManager().find_kernel_specs()
 
 
+def test_python_that_is_not_there_gets_no_ipykernel(codespace):
+    done = cli("connect", codespace, "--install-ipykernel", "/nowhere/python")
+    assert done.returncode == 1
+    assert "/nowhere/python" in done.stderr.splitlines()[-1]
+    assert not KernelSpecManager().find_kernel_specs().get(SPEC)
+
+
+def test_chosen_transport_stands_in_the_spec(codespace):
+    assert cli("connect", codespace, "--transport", "tunnel").returncode == 0
+    assert KernelSpecManager().get_kernel_spec(SPEC).env["CODESPACE_KERNELS_TRANSPORT"] == "tunnel"
+
+
 def test_kernel_from_start_to_disconnect(codespace):
     assert cli("connect", codespace, "--kernel", "python3").returncode == 0
     manager = KernelManager(kernel_name=SPEC)
@@ -111,7 +123,7 @@ def test_no_start(account, stopped):
 
 
 def test_interrupted_while_the_codespace_starts(account, stopped):
-    account.fault("slow-start", "--option", "seconds=15", "--option", "count=1")
+    account.fault("slow-start", "--option", "seconds=8", "--option", "count=1")
     process = subprocess.Popen(
         [*COMMAND, "connect", stopped], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

@@ -90,7 +90,7 @@ def test_kept_until_it_is_ended(place):
     try:
         (spec,) = (place / "jupyter_data_dir" / "kernels").iterdir()
         assert spec.name == "cs-octocat-hello-codespaces-python3"
-        ends = re.findall(r"^  codespace-kernels (disconnect .*|emulator stop)$", done.stdout, re.MULTILINE)
+        ends = re.findall(r"^  \S*codespace-kernels (disconnect .*|emulator stop)$", done.stdout, re.MULTILINE)
         for line in ends:
             assert run(*COMMAND[:-1], *line.split()).returncode == 0
         assert not spec.exists()
