@@ -135,7 +135,7 @@ def open_relay(uri: str, token: str, context: ssl.SSLContext, timeout: float) ->
         raise TunnelError(f"The dev tunnel's relay cannot be reached: {error}. Check your network and proxy.") from None
     try:
         return _upgrade(sock, address, token, deadline)
-    except (OSError, WebSocketException) as error:
+    except (OSError, EOFError, WebSocketException) as error:
         sock.close()
         raise _refusal(error) from None
     except BaseException:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
 import logging
@@ -96,6 +97,20 @@ async def test_relay_that_is_not_there(codespace, uri):
     async with HttpService(lambda method, target: Answer(200, tunnel)) as service:
         with pytest.raises(TunnelError, match="relay cannot be reached"):
             await open_tunnel(dataclasses.replace(codespace.properties, service_uri=service.url), silent)
+
+
+async def test_relay_that_hangs_up(codespace):
+    async def serve(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+
+    relay = await asyncio.start_server(serve, "127.0.0.1", 0)
+    uri = f"ws://127.0.0.1:{relay.sockets[0].getsockname()[1]}/"
+    tunnel = with_endpoint(await tunnel_object(codespace.properties), clientRelayUri=uri)
+    async with HttpService(lambda method, target: Answer(200, tunnel)) as service:
+        with pytest.raises(TunnelError, match="did not open the websocket"):
+            await open_tunnel(dataclasses.replace(codespace.properties, service_uri=service.url), silent)
+    relay.close()
 
 
 @pytest.mark.parametrize("endpoints", [None, []])
