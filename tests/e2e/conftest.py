@@ -49,8 +49,9 @@ def cli(*arguments: str, **kwargs) -> subprocess.CompletedProcess[str]:
 class EmulatedAccount:
     """An emulator in a process of its own, as a person starts it: nothing of it shares the test's interpreter."""
 
-    def __init__(self) -> None:
-        started = cli("emulator", "start", "--json", "--transition-seconds", "0.1")
+    def __init__(self, *options: str, repository: str = "octocat/hello-codespaces") -> None:
+        start = ("emulator", "start", "--json", "--transition-seconds", "0.1", "--repository", repository)
+        started = cli(*start, *options)
         assert started.returncode == 0
         self.environment: dict[str, str] = json.loads(started.stdout)["environment"]
 
