@@ -35,7 +35,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a result for a person, or for a program that splits at tabs (then without the column names)."""
     if not sys.stdout.isatty():
         for row in rows:
-            print("\t".join(" ".join(cell.split()) for cell in row))
+            print("\t".join(" ".join(cell.split()) for cell in row), flush=True)
         return
     from rich.box import SIMPLE_HEAD
     from rich.console import Console

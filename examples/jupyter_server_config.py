@@ -1,0 +1,11 @@
+"""New notebooks start on the kernel of a codespace: `jupyter lab --config examples/jupyter_server_config.py`.
+
+First write the kernelspec with `codespace-kernels connect octocat/hello-codespaces`, and put your own name here.
+"""
+
+c = get_config()  # noqa: F821  (Jupyter defines it)
+
+c.MultiKernelManager.default_kernel_name = "cs-octocat-hello-codespaces-python3"
+
+# Seconds. A codespace whose container has yet to be built takes longer than the default of 15 minutes.
+c.CodespaceProvisioner.start_timeout = 1800.0
