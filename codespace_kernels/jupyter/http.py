@@ -122,8 +122,9 @@ class JupyterHttp:
                 # A request whose answer was lost may have been carried out; only looking twice is harmless.
                 again = method == "GET" or isinstance(error, httpx.ConnectError)
                 if self._settled or not again or time.monotonic() > deadline:
+                    reason = str(error) or type(error).__name__
                     raise RemoteServerError(
-                        f"The Jupyter server at {self.base_url} cannot be reached: {str(error) or type(error).__name__}."
+                        f"The Jupyter server at {self.base_url} cannot be reached: {reason}."
                     ) from None
             else:
                 if self._is_final(response) or time.monotonic() > deadline:

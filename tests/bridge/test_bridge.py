@@ -49,6 +49,45 @@ async def test_burst_of_20000_messages_arrives_complete_and_in_order(bridge):
         assert lines == list(range(20_000))
 
 
+async def test_a_client_that_reads_late_misses_nothing(bridge):
+    kernel = MemoryKernel()
+    bridge.attach(kernel)
+    context = zmq.Context()
+    late = context.socket(zmq.SUB)
+    late.linger = 0
+    # Fills its own queue at once, then the network's buffers: the rest must wait in the bridge.
+    late.rcvhwm = 1
+    late.subscribe(b"t")
+    late.connect(f"tcp://127.0.0.1:{bridge.connection_info['iopub_port']}")
+    try:
+        await until(lambda: late.poll(0))
+        late.recv_multipart()
+        for number in range(10_000):
+            content = {"name": "stdout", "text": f"{number:05}" + "x" * 4000}
+            kernel.emit(Channel.IOPUB, make_message("stream", identities=(b"t",), content=content))
+        for number in range(10_000):
+            assert late.poll(10_000)
+            assert f'"{number:05}x'.encode() in late.recv_multipart()[6]
+    finally:
+        late.close()
+        context.term()
+
+
+async def test_a_request_that_arrives_while_the_bridge_sends_is_seen(bridge):
+    """Sending on a ZMQ socket may swallow the event that announces what has arrived on it."""
+    kernel = MemoryKernel()
+    bridge.attach(kernel)
+    async with subscribed(bridge) as client:
+        identity = client.session.bsession
+        for number in range(1, 11):
+            client.execute("1")
+            # The request reaches the bridge's socket while its loop does something else, then sends.
+            threading.Event().wait(0.02)
+            for _ in range(3):
+                kernel.emit(Channel.SHELL, make_message("execute_reply", b"{}", (identity,)))
+            await until(lambda number=number: len(kernel.received) == number, 5)
+
+
 async def test_wrong_signature_is_dropped_counted_and_logged_once(bridge, caplog):
     kernel = MemoryKernel()
     bridge.attach(kernel)

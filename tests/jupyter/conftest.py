@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import os
@@ -106,14 +105,6 @@ class Listener:
 
     def output_may_be_missing(self, reason) -> None:
         self.gaps.append(reason)
-
-
-async def until(condition, seconds: float = 20.0) -> None:
-    """Wait for a condition, with a bound."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "the condition never came true"
-        await asyncio.sleep(0.01)
 
 
 @contextlib.asynccontextmanager

@@ -17,7 +17,8 @@ from codespace_kernels.errors import KernelError, KernelNotFoundError
 from codespace_kernels.jupyter import ServerClient, ServerUrl, WebsocketKernel
 from codespace_kernels.messages import Channel, Message
 from codespace_kernels.remote_kernel import KernelState
-from tests.jupyter.conftest import TOKEN, Listener, kernel_of, running, until
+from tests.bridge.conftest import until
+from tests.jupyter.conftest import TOKEN, Listener, kernel_of, running
 from tests.jupyter.proxy import Proxy
 from tests.jupyter.websocket_proxy import PoliteProxy
 
