@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-import json
-import time
 import uuid
 from collections import deque
-from typing import Any, Callable, Deque, Dict, List, Optional, Tuple, Union
+from typing import Any, Callable, Deque, Dict, List, Optional, Tuple
 
 import zmq
 
+from .probe import DELIMITER, IDENTITY, Probe, as_bytes
 from .reactor import Reactor
 
 SHELL, IOPUB, STDIN, CONTROL = 1, 2, 3, 4
-DELIMITER = b"<IDS|MSG>"
 
 READ_MESSAGES = 64
 READ_BYTES = 512 * 1024
@@ -24,21 +20,14 @@ READ_BYTES = 512 * 1024
 RECONNECT_MS = 20
 """A kernel that boots is tried again after so long; ZMQ's own 100 ms would be seen in every start."""
 
-PROBE_AGAIN = 0.02
-PROBE_LIMIT = 1.0
-"""Seconds after iopub's connection until requests go out although no sign of the subscription came."""
-
 _CHANNELS = (("shell", SHELL), ("iopub", IOPUB), ("stdin", STDIN), ("control", CONTROL))
 _PROBING, _READY, _HOLDING, _CLOSED = range(4)
-_PROBE = b"codespace-kernels-probe"
 
 
 class KernelChannels:
     """Carries raw multiparts between a kernel and a client.
 
-    Requests are held until the subscription to iopub is known to be in place, as their output would be lost otherwise:
-    a `kernel_info_request` of our own goes out on control (which newer kernels answer while they are busy), and the
-    first message on iopub, be it that request's status or an XPUB's welcome, is the sign.
+    Requests are held until a `Probe` says that the subscription to iopub is in place.
 
     The client's routing identities stand between the DEALER's own, which ZMQ adds, and the delimiter. Kernels send a
     request's identities back whole, so they return to the client's bridge, which routes by them. Shell and stdin
@@ -76,17 +65,15 @@ class KernelChannels:
         self.close()
         self._info = info
         self._state = _PROBING
-        self._probe_at: Optional[float] = None
-        self._release_at: Optional[float] = None
-        self._probe_id = uuid.uuid4().hex
+        self._probe = Probe(info)
         for name, channel in _CHANNELS:
             self._sockets[channel] = self._connect(name, channel)
-        self._probe()
+        self._ask(SHELL)
+        self._ask(CONTROL)
 
     def close(self) -> None:
         """Close the sockets. Requests are dropped now: what was meant for a dead process must not reach the next."""
         self._state = _CLOSED
-        self._probe_at = self._release_at = None
         for channel, socket in self._sockets.items():
             if channel == IOPUB:
                 self._close_monitor()
@@ -102,7 +89,6 @@ class KernelChannels:
     def hold(self) -> None:
         """Keep requests back from now on: the kernel is about to be replaced."""
         self._state = _HOLDING
-        self._probe_at = self._release_at = None
 
     def drain(self) -> None:
         """Deliver all that has arrived."""
@@ -119,15 +105,19 @@ class KernelChannels:
 
     def next_deadline(self) -> Optional[float]:
         """When `tick` has something to do; None for never."""
-        times = [at for at in (self._probe_at, self._release_at) if at is not None]
+        if self._state != _PROBING:
+            return None
+        times = [at for at in (self._probe.ask_at, self._probe.ready_at) if at is not None]
         return min(times) if times else None
 
     def tick(self, now: float) -> None:
         """Do what is due."""
-        if self._release_at is not None and now >= self._release_at:
+        if self._state != _PROBING:
+            return
+        if self._probe.ready_at is not None and now >= self._probe.ready_at:
             self._release()
-        elif self._probe_at is not None and now >= self._probe_at:
-            self._probe()
+        elif self._probe.ask_at is not None and now >= self._probe.ask_at:
+            self._ask(CONTROL)
 
     # -- sockets ------------------------------------------------------------------------------------------------------
 
@@ -151,8 +141,8 @@ class KernelChannels:
     def _set_curve(self, socket: Any) -> None:
         public, secret = self._info.get("curve_publickey"), self._info.get("curve_secretkey")
         if public and secret:
-            socket.curve_publickey = socket.curve_serverkey = _bytes(public)
-            socket.curve_secretkey = _bytes(secret)
+            socket.curve_publickey = socket.curve_serverkey = as_bytes(public)
+            socket.curve_secretkey = as_bytes(secret)
 
     def _watch_handshake(self, socket: Any) -> None:
         self._monitor = socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED)
@@ -160,8 +150,7 @@ class KernelChannels:
 
     def _handshake_done(self) -> None:
         self._close_monitor()
-        if self._state == _PROBING:
-            self._release_at = time.monotonic() + PROBE_LIMIT
+        self._probe.connected()
 
     def _close_monitor(self) -> None:
         if self._monitor is not None:
@@ -169,24 +158,14 @@ class KernelChannels:
             self._sockets[IOPUB].disable_monitor()
             self._monitor = None
 
-    # -- readiness ----------------------------------------------------------------------------------------------------
-
-    def _probe(self) -> None:
-        self._probe_at = None
-        header = {
-            "msg_id": self._probe_id,
-            "msg_type": "kernel_info_request",
-            "session": self._probe_id,
-            "username": "",
-            "date": time.strftime("%Y-%m-%dT%H:%M:%S.000000Z", time.gmtime()),
-            "version": "5.3",
-        }
-        signed = [json.dumps(header).encode(), b"{}", b"{}", b"{}"]
-        self._sockets[CONTROL].send_multipart([_PROBE, DELIMITER, _sign(self._info, signed), *signed], zmq.NOBLOCK)
+    def _ask(self, channel: int) -> None:
+        self._sockets[channel].send_multipart(self._probe.question(), zmq.NOBLOCK)
 
     def _release(self) -> None:
         self._state = _READY
-        self._probe_at = self._release_at = None
+        first = self._probe.last_request()
+        if first is not None:
+            self._sockets[SHELL].send_multipart(first, zmq.NOBLOCK)
         held, self._held = self._held, deque()
         for channel, parts in held:
             self.send(channel, parts)
@@ -210,25 +189,29 @@ class KernelChannels:
             return 0
         if channel == IOPUB:
             self._take_iopub(parts)
-        elif channel == CONTROL and parts[0] == _PROBE:
-            # The kernel is up and answers, but its status has not come: the subscription came too late for it.
-            self._probe_at = time.monotonic() + PROBE_AGAIN if self._state == _PROBING else None
+        elif parts[0] == IDENTITY:
+            self._probe.answered(parts)
+            self._release_if_ready()
         else:
             self._deliver(channel, parts)
         return max(1, sum(map(len, parts)))
 
     def _take_iopub(self, parts: List[bytes]) -> None:
         if self._state == _PROBING:
-            self._release()
+            self._probe.published()
+            self._release_if_ready()
         try:
             start = parts.index(DELIMITER) + 2
             header, parent, content = parts[start], parts[start + 1], parts[start + 3]
         except (ValueError, IndexError):
             return
-        if self._probe_id.encode() in parent or b'"iopub_welcome"' in header:
-            return
-        self._deliver(IOPUB, parts)
-        self._observe(header, parent, content)
+        if not self._probe.is_answer_to_us(header, parent):
+            self._deliver(IOPUB, parts)
+            self._observe(header, parent, content)
+
+    def _release_if_ready(self) -> None:
+        if self._state == _PROBING and self._probe.ready:
+            self._release()
 
 
 def _url(info: Dict[str, Any], name: str) -> str:
@@ -236,18 +219,3 @@ def _url(info: Dict[str, Any], name: str) -> str:
     if info["transport"] == "tcp":
         return "tcp://%s:%s" % (info["ip"], port)
     return "%s://%s-%s" % (info["transport"], info["ip"], port)
-
-
-def _sign(info: Dict[str, Any], parts: List[bytes]) -> bytes:
-    key = _bytes(info.get("key", b""))
-    if not key:
-        return b""
-    digest = str(info.get("signature_scheme", "hmac-sha256")).partition("-")[2]
-    mac = hmac.new(key, digestmod=getattr(hashlib, digest))
-    for part in parts:
-        mac.update(part)
-    return mac.hexdigest().encode()
-
-
-def _bytes(value: Union[str, bytes]) -> bytes:
-    return value.encode() if isinstance(value, str) else value
