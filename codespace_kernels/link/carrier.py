@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
     from codespace_kernels.connection import Stream
     from codespace_kernels.link.session import Session
+
+log = logging.getLogger(__name__)
 
 
 class StreamCarrier:
@@ -98,10 +101,17 @@ class StreamCarrier:
                 if isinstance(event, Failed):
                     await self._write_all()
                     return f"The link's protocol was broken: {event.reason}."
-                self._take(event)
+                self._give(event)
                 if self._stopped:
                     return ""
             self._wake.set()
+
+    def _give(self, event: Any) -> None:
+        try:
+            self._take(event)
+        except Exception:
+            # A listener's fault must not stop what the link carries for all other kernels.
+            log.exception("an event of the link was not taken")
 
     async def _write(self) -> str:
         loop = asyncio.get_running_loop()

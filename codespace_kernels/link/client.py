@@ -207,7 +207,10 @@ class LinkClient:
 
     async def _attach_again(self, kernel: LinkKernel) -> None:
         try:
-            answer, _ = await self._run("attach", kernel_id=kernel.kernel_id, number=kernel.number)
+            # Without a limit: while there is no connection, nothing is known of the kernel.
+            answer, _ = await self._run("attach", None, kernel_id=kernel.kernel_id, number=kernel.number)
+        except LinkError:
+            return  # Closed meanwhile.
         except CodespaceKernelsError as error:
             kernel.refused(error)
         else:
@@ -247,10 +250,10 @@ class LinkClient:
                 closed or the command's fate is not known.
             WaitTimeoutError: No answer in time.
         """
-        answer, _ = await self._run(do, **fields)
+        answer, _ = await self._run(do, self._command_timeout, **fields)
         return answer
 
-    async def _run(self, do: str, **fields: Any) -> tuple[dict[str, Any], list[bytes]]:
+    async def _run(self, do: str, timeout: float | None, **fields: Any) -> tuple[dict[str, Any], list[bytes]]:
         if self._closed:
             raise LinkError("The link to the workspace was closed.")
         self._last_id += 1
@@ -260,11 +263,11 @@ class LinkClient:
         self._pending[number] = _Pending(request, answer)
         self._send_command(request)
         try:
-            async with asyncio.timeout(self._command_timeout):
+            async with asyncio.timeout(timeout):
                 return await answer
         except TimeoutError:
             away = "" if self.attached else f" (no connection: {self._reason})"
-            raise WaitTimeoutError.after(f"the workspace to do {do!r}{away}", self._command_timeout) from None
+            raise WaitTimeoutError.after(f"the workspace to do {do!r}{away}", timeout or 0) from None
         finally:
             self._pending.pop(number, None)
 
@@ -290,7 +293,7 @@ class LinkClient:
 
     async def kernelspecs(self) -> dict[str, RemoteKernelSpec]:
         """Give the workspace's kernelspecs by name. Raises as `command`."""
-        return read_kernelspecs(*await self._run("kernelspecs"))
+        return read_kernelspecs(*await self._run("kernelspecs", self._command_timeout))
 
     async def kernels(self) -> list[dict[str, Any]]:
         """Give the models of all kernels of the server, as its REST has them. Raises as `command`."""

@@ -6,7 +6,7 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from codespace_kernels.errors import CodespaceKernelsError, KernelError, KernelNotFoundError
+from codespace_kernels.errors import CodespaceKernelsError, KernelError, KernelNotFoundError, RemoteServerError
 from codespace_kernels.messages import Channel, MalformedMessageError, Signer
 from codespace_kernels.remote_kernel import KernelState
 
@@ -84,7 +84,7 @@ class LinkKernel:
             KernelError: The kernel is gone, or the server refused.
             WaitTimeoutError: No answer in time.
         """
-        await self._client.command("interrupt", kernel_id=self._kernel_id)
+        await self._command("interrupt")
 
     async def restart(self) -> None:
         """Replace the kernel's process, dead or alive; returns when the new one answers.
@@ -93,11 +93,16 @@ class LinkKernel:
             KernelError: The server refused, or the new process did not start.
             WaitTimeoutError: No answer in time.
         """
-        await self._client.command("restart", kernel_id=self._kernel_id)
+        await self._command("restart")
 
     async def shutdown(self) -> None:
-        """End the kernel. A kernel that is gone already is no error."""
-        await self._client.command("shutdown", kernel_id=self._kernel_id)
+        """End the kernel. A kernel that is gone already is no error.
+
+        Raises:
+            KernelError: The server failed, or the link was closed.
+            WaitTimeoutError: No answer in time.
+        """
+        await self._command("shutdown")
         await self.close()
 
     async def close(self) -> None:
@@ -105,6 +110,12 @@ class LinkKernel:
         if not self._closed:
             self._closed = True
             self._client.release(self)
+
+    async def _command(self, do: str) -> None:
+        try:
+            await self._client.command(do, kernel_id=self._kernel_id)
+        except RemoteServerError as error:
+            raise KernelError(str(error)) from error
 
     # -- from the client ----------------------------------------------------------------------------------------------
 

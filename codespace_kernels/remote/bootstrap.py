@@ -15,6 +15,9 @@ from typing import Any, Dict, List, Optional, Sequence
 
 from . import environments, install, places, report, server
 
+LOCK_SECONDS = 600.0
+"""Another script may be installing; the client gives up earlier if it wants to."""
+
 
 def main(argv: Optional[Sequence[str]] = None) -> None:
     """Run one command of the script."""
@@ -50,7 +53,7 @@ def _install_ipykernel(arguments: argparse.Namespace) -> None:
 
 def _ensure(arguments: argparse.Namespace) -> None:
     runtime = server.Runtime(places.runtime_folder())
-    with places.Lock(runtime.lock, arguments.timeout):
+    with places.Lock(runtime.lock, LOCK_SECONDS):
         state = server.running_server(runtime)
         offers: List[Dict[str, str]] = []
         if state is None:

@@ -156,6 +156,7 @@ class KernelChannels:
         if self._monitor is not None:
             self._reactor.remove(self._monitor)
             self._sockets[IOPUB].disable_monitor()
+            self._monitor.close(linger=0)
             self._monitor = None
 
     def _ask(self, channel: int) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import resource
 import signal
 import socket
 from typing import Any, Dict, List, Optional, Sequence
@@ -208,6 +209,9 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     logging.basicConfig(level=logging.INFO, format="[%(levelname).1s %(asctime)s link] %(message)s")
     # Signals for the whole process group are the server's business; it ends this process by closing the pair.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # A kernel takes about ten descriptors, and the usual limit is 1024.
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     listener = socket.socket(fileno=arguments.listener)
     pair = socket.socket(fileno=arguments.server)
     log.info("carries the kernels' messages, pid %d", os.getpid())

@@ -50,7 +50,14 @@ class Extension:
         self._child: Optional[ChildProcess] = None
 
     async def run(self) -> None:
-        """Serve until the server ends."""
+        """Serve until the server ends; without us it would be of no use, so it ends if we cannot."""
+        try:
+            await self._run()
+        except Exception:
+            log.exception("The extension failed; the server ends.")
+            self._stop()
+
+    async def _run(self) -> None:
         listener = _listen(self._socket_path)
         atexit.register(self._clean_up)
         import_path, keep = self._options["import_path"], float(self._options["keep"])

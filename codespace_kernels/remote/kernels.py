@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import datetime
 import inspect
 import os
@@ -29,6 +30,10 @@ class CommandError(Exception):
 async def resolve(value: Any) -> Any:
     """Give the result of what may or may not be awaitable: it differs between versions of jupyter_client."""
     return await value if inspect.isawaitable(value) else value
+
+
+async def _done(future: Any) -> None:
+    await (asyncio.wrap_future(future) if isinstance(future, concurrent.futures.Future) else future)
 
 
 class Kernels:
@@ -89,6 +94,8 @@ class Kernels:
             # `env` replaces the whole environment of the process, so ours goes into it.
             options = {"kernel_name": name, "kernel_id": kernel_id, "cwd": cwd, "env": {**os.environ, **env}}
             await resolve(self._manager.start_kernel(**options))
+            # Done already, unless the user configured pending kernels.
+            await _done(self._manager.get_kernel(kernel_id).ready)
         except Exception as error:
             raise CommandError("KernelStartError", "The kernel %r did not start: %s" % (name, error)) from error
         self._end_autorestart(kernel_id)

@@ -349,3 +349,15 @@ def test_the_window_fills_the_link_and_not_much_more(rate: float, delay: float) 
     link.run(15.0)
     assert link.run(3.0) > 0.8 * rate * 3
     assert link.wire.left.window.size < max(6 * rate * 2 * delay, 4 * 256 * 1024)
+
+
+def test_a_frame_that_comes_again_is_dropped_and_acknowledged_again() -> None:
+    session = Session(ID)
+    session.attach()
+    session.receive_data(frames.encode_hello(frames.Hello(ID, "peer", "", 0)), 0.0)
+    body = frames.encode_message([b"once"])
+    frame = frames.encode_data_header(1, 1, 1, False, len(body)) + body
+    assert session.receive_data(frame, 0.0) == [MessageReceived(1, 1, [b"once"])]
+    session.data_to_send(ACK_DELAY)
+    assert session.receive_data(frame, 1.0) == []
+    assert frames.FrameDecoder().feed(session.data_to_send(1.0 + ACK_DELAY)) == [frames.Ack(1, ACK_DELAY)]
