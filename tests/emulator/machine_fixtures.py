@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -172,16 +173,44 @@ class TunnelClient(paramiko.Transport):
         websocket: The relay.
         refuse: Ports whose announcement it refuses.
         login: Whether to log in at once.
+        cipher: The only cipher it offers; empty: paramiko's list.
     """
 
-    def __init__(self, websocket: ClientConnection, refuse: frozenset[int] = frozenset(), login: bool = True) -> None:
+    def __init__(
+        self,
+        websocket: ClientConnection,
+        refuse: frozenset[int] = frozenset(),
+        login: bool = True,
+        cipher: str = "",
+    ) -> None:
         super().__init__(_RelaySocket(websocket), default_window_size=8 * 2**20)
         self.websocket = websocket
         self.refused = refuse
         self.announcements: list[tuple[str, int]] = []
+        # What the transport's own thread may not send, or would wait for ever to send, while keys are exchanged.
+        self._sender = ThreadPoolExecutor(1)
+        self.session_keys = 0
+        if cipher:
+            self.get_security_options().ciphers = (cipher,)
         self.start_client(timeout=10)
         if login:
             self.auth_none("tunnel")
+
+    def run(self) -> None:
+        try:
+            super().run()
+        finally:
+            self._sender.shutdown(wait=False)
+
+    def _parse_newkeys(self, message: paramiko.Message) -> None:
+        super()._parse_newkeys(message)
+        self.session_keys += 1
+
+    def _send_user_message(self, message: paramiko.Message) -> None:
+        if threading.current_thread() is self:
+            self._sender.submit(self._send_user_message, message)
+        else:
+            super()._send_user_message(message)
 
     def _parse_global_request(self, message: paramiko.Message) -> None:
         kind, wants_reply, address, port = (
@@ -192,14 +221,18 @@ class TunnelClient(paramiko.Transport):
         )
         assert wants_reply
         assert address == "127.0.0.1"
-        self.announcements.append((kind, port))
         reply = paramiko.Message()
         if port in self.refused:
             reply.add_byte(bytes([82]))
         else:
             reply.add_byte(bytes([81]))
             reply.add_int(port)
-        self._send_message(reply)
+        self._sender.submit(self._reply, reply, (kind, port))
+
+    def _reply(self, reply: paramiko.Message, announcement: tuple[str, int]) -> None:
+        self._send_user_message(reply)
+        # Noted only now: the host refuses a port that is opened before it is accepted.
+        self.announcements.append(announcement)
 
     def announced(self, port: int) -> int:
         return self.announcements.count(("tcpip-forward", port))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import paramiko
 import pytest
+from paramiko.packet import Packetizer
 from websockets.exceptions import InvalidStatus
 
 from codespace_kernels.emulator.machine import Machine
@@ -178,9 +179,35 @@ def test_64_mib_arrive_intact(room: MachineRoom, machine: Machine, tunnel: Tunne
     _echo_intact(room, machine, tunnel, 64)
 
 
-def test_keys_are_changed_in_mid_transfer(room: MachineRoom, machine: Machine, tunnel: TunnelClient) -> None:
-    tunnel.packetizer.REKEY_BYTES = 2**21
-    _echo_intact(room, machine, tunnel, 12)
+@pytest.mark.parametrize("cipher", ["aes256-gcm@openssh.com", "aes256-ctr"])
+@pytest.mark.parametrize("starter", ["client", "host", "both"])
+def test_keys_are_changed_while_channels_come_and_go(
+    room: MachineRoom, machine: Machine, monkeypatch: pytest.MonkeyPatch, starter: str, cipher: str
+) -> None:
+    """Confirmations and closes of channels fall into key exchanges, whoever begins them."""
+    small, large = 2**19, 2**29
+    data = os.urandom(2**20)
+    monkeypatch.setattr(Packetizer, "REKEY_BYTES", large if starter == "client" else small)
+
+    def serve(connection: socket.socket) -> None:
+        # A stock paramiko client loses a channel that is closed before its `open_channel` has returned.
+        connection.recv(1)
+        connection.sendall(data)
+
+    with EchoServer(serve) as server:
+        room.put_port(machine, server.port)
+        with room.tunnel(machine, cipher=cipher) as tunnel:
+            tunnel.packetizer.REKEY_BYTES = large if starter == "host" else small
+            tunnel.clear_to_send_timeout = 10
+            tunnel.wait_for(server.port)
+            first = tunnel.session_keys
+            for _ in range(30):
+                channel = tunnel.open_port(server.port)
+                channel.sendall(b"x")
+                assert read_exactly(channel, len(data)) == data
+                assert channel.recv(1) == b""
+            assert tunnel.session_keys - first >= 5
+            assert tunnel.local_cipher == cipher
 
 
 def _echo_intact(room: MachineRoom, machine: Machine, tunnel: TunnelClient, mebibytes: int) -> None:
