@@ -115,7 +115,11 @@ class CodespacesProvider:
     async def payer(self, request: CreateRequest) -> str:
         """Tell who would pay; see `Provider.payer`."""
         check_request(request)
-        return await self._api.payer(request.repository, request.ref)
+        payer = await self._api.payer(request.repository, request.ref)
+        if not payer:
+            # GitHub answers 404 for a repository that is not there, too: then nobody is to be asked for consent.
+            await self._api.repository(request.repository)
+        return payer
 
     async def create(self, request: CreateRequest, progress: Progress) -> Workspace:
         """Create a codespace; see `codespace_creation.create_codespace` for what it raises."""

@@ -97,6 +97,7 @@ class TestWithoutCodespaces:
     def test_create_of_an_unknown_repository(self, own_account):
         done = run_cli("create", "octocat/nowhere", "--yes")
         assert done.returncode == 1
+        assert "pays" not in done.stderr
         assert "octocat/nowhere" in error_line(done)
 
     def test_create_out_of_bounds(self, own_account):
