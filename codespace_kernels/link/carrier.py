@@ -11,7 +11,7 @@ from codespace_kernels.errors import CodespaceKernelsError
 from codespace_kernels.link.session import Failed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from codespace_kernels.connection import Stream
     from codespace_kernels.link.session import Session
@@ -51,9 +51,9 @@ class StreamCarrier:
     def start(self, is_busy: Callable[[], bool]) -> None:
         """Begin; `is_busy` tells whether an answer is waited for beyond what the session knows."""
         self._tasks = [
-            asyncio.create_task(self._guard(self._read())),
-            asyncio.create_task(self._guard(self._write())),
-            asyncio.create_task(self._guard(self._ask(is_busy))),
+            asyncio.create_task(self._guard(self._read)),
+            asyncio.create_task(self._guard(self._write)),
+            asyncio.create_task(self._guard(lambda: self._ask(is_busy))),
         ]
 
     def wake(self) -> None:
@@ -81,9 +81,9 @@ class StreamCarrier:
             pass  # The other end will notice that the stream ended.
         self.stop()
 
-    async def _guard(self, work: Any) -> None:
+    async def _guard(self, work: Callable[[], Awaitable[str]]) -> None:
         try:
-            reason = await work
+            reason = await work()
         except CodespaceKernelsError as error:
             reason = str(error)
         except OSError as error:

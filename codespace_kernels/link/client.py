@@ -47,7 +47,8 @@ class LinkClient:
     wait; who owns the connection makes a new one and calls `attach` again, and nothing is lost or doubled.
 
     Args:
-        on_detached: Called with a sentence for a person each time the stream is lost (not by `close`).
+        on_detached: Called with a sentence for a person each time an attached stream is lost (not by `close`, and not
+            when `attach` itself fails).
         command_timeout: Seconds that a command may take, the wait for a stream included.
         ping_interval: Seconds between questions for a sign of life while nothing is outstanding.
         busy_ping_interval: The same while something is unacknowledged or unanswered.
@@ -145,12 +146,13 @@ class LinkClient:
         carrier.stop()
         self._carrier = None
         self._session.detach()
+        was_connected = self._connected.is_set()
         self._connected.clear()
         self._reason = reason
         self._detached.set()
         for kernel in list(self._kernels.values()):
             kernel.link_lost(reason)
-        if self._on_detached is not None and not self._closed:
+        if self._on_detached is not None and was_connected and not self._closed:
             self._on_detached(reason)
 
     async def close(self) -> None:
