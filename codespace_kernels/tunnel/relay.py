@@ -35,6 +35,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_protocol_logger = logging.getLogger(f"{__name__}.protocol")
+# At DEBUG the library logs the request's headers, and so the tunnel's token.
+_protocol_logger.setLevel(logging.INFO)
+
 SUBPROTOCOL = Subprotocol("tunnel-relay-client")
 """Version 1 of the protocol, the one that gh speaks: the relay only passes bytes on."""
 
@@ -192,7 +196,7 @@ def _proxy_headers(proxy: urllib.parse.SplitResult) -> dict[str, str]:
 
 def _upgrade(sock: socket.socket, address: WebSocketURI, token: str, deadline: float) -> RelayWire:
     # No extensions, so no compression: the payload is encrypted. No size limit: it is a stream.
-    protocol = ClientProtocol(address, subprotocols=[SUBPROTOCOL], max_size=None)
+    protocol = ClientProtocol(address, subprotocols=[SUBPROTOCOL], max_size=None, logger=_protocol_logger)
     request = protocol.connect()
     request.headers["Authorization"] = f"Tunnel {token}"
     protocol.send_request(request)
