@@ -24,7 +24,8 @@ async def test_who_pays(provider, emulator):
 
     emulator.call(add())
     assert await provider.payer(CreateRequest("acme/ml")) == "acme"
-    assert await provider.payer(CreateRequest("acme/unknown")) == ""
+    with pytest.raises(errors.NotFoundError, match="acme/unknown"):
+        await provider.payer(CreateRequest("acme/unknown"))
 
 
 async def test_create_with_everything(provider, emulator):
