@@ -66,6 +66,7 @@ class KernelChannels:
         self._info = info
         self._state = _PROBING
         self._probe = Probe(info)
+        self._answering = CONTROL
         for name, channel in _CHANNELS:
             self._sockets[channel] = self._connect(name, channel)
         self._ask(SHELL)
@@ -117,7 +118,7 @@ class KernelChannels:
         if self._probe.ready_at is not None and now >= self._probe.ready_at:
             self._release()
         elif self._probe.ask_at is not None and now >= self._probe.ask_at:
-            self._ask(CONTROL)
+            self._ask(self._answering)
 
     # -- sockets ------------------------------------------------------------------------------------------------------
 
@@ -191,6 +192,7 @@ class KernelChannels:
         if channel == IOPUB:
             self._take_iopub(parts)
         elif parts[0] == IDENTITY:
+            self._answering = channel
             self._probe.answered(parts)
             self._release_if_ready()
         else:

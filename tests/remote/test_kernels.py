@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import os
 import signal
 import uuid
@@ -299,3 +300,22 @@ async def test_messages_before_anybody_listens_are_kept(client: LinkClient) -> N
     await recorder.until(lambda: recorder.is_idle(request))
     assert recorder.text(request) == "early\n"
     await kernel.shutdown()
+
+
+async def test_the_server_does_not_read_what_the_kernel_publishes(client: LinkClient, recorder: Recorder) -> None:
+    """Else each message costs its main loop four times what the link pays."""
+    code = "import json\nfrom ipykernel.connect import get_connection_info\nprint(get_connection_info())"
+    port = json.loads(recorder.text(await recorder.run(code)))["iopub_port"]
+    info = await client.server_info()
+
+    def readers(pid: int) -> int:
+        connections = psutil.Process(pid).net_connections("tcp")
+        return len([c for c in connections if c.raddr and c.raddr.port == port and c.status == "ESTABLISHED"])
+
+    assert readers(info["child_pid"]) == 1
+    assert readers(info["pid"]) == 0
+    await recorder.kernel.close()
+    async with asyncio.timeout(5):
+        while readers(info["pid"]) != 1:  # nobody else watches it any more
+            await asyncio.sleep(0.05)
+    await (await client.attach_kernel(recorder.kernel.kernel_id)).shutdown()

@@ -1,0 +1,181 @@
+"""The sockets of one kernel, against ROUTER and XPUB sockets that are slow in the ways kernels are."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+import zmq
+
+from codespace_kernels.messages import Signer
+from codespace_kernels.remote.channels import CONTROL, IOPUB, SHELL, KernelChannels
+from codespace_kernels.remote.reactor import Reactor
+
+from .recorder import execute
+
+KEY = b"secret"
+
+
+class SlowKernel:
+    """Binds its sockets when told to, and answers `kernel_info_request` on the channels that it is told."""
+
+    def __init__(self, answers: tuple[int, ...], implementation: str = "other") -> None:
+        self.context = zmq.Context()
+        self.signer = Signer(KEY)
+        self.answers = answers
+        self.implementation = implementation
+        self.sockets: dict[int, zmq.Socket[bytes]] = {}
+        self.executed: list[dict[str, object]] = []
+        self.subscribed_at_execute: list[bool] = []
+        self.subscribed = False
+        self.ports = {}
+        for name in ("shell", "iopub", "stdin", "control"):
+            # Not a ZMQ socket: those let go of their port some time after they were closed.
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", 0))
+                self.ports[f"{name}_port"] = probe.getsockname()[1]
+
+    @property
+    def info(self) -> dict[str, object]:
+        return {**self.ports, "transport": "tcp", "ip": "127.0.0.1", "key": "secret", "signature_scheme": "hmac-sha256"}
+
+    def bind(self, name: str, channel: int) -> None:
+        bound = self.context.socket(zmq.XPUB if channel == IOPUB else zmq.ROUTER)
+        bound.linger = 0
+        bound.bind(f"tcp://127.0.0.1:{self.ports[f'{name}_port']}")
+        self.sockets[channel] = bound
+
+    def work(self) -> None:
+        for channel, bound in self.sockets.items():
+            while bound.poll(0):
+                frames = bound.recv_multipart()
+                if channel == IOPUB:
+                    self.subscribed = frames[0] == b"\1"
+                else:
+                    self.answer(channel, bound, frames)
+
+    def answer(self, channel: int, bound: zmq.Socket[bytes], frames: list[bytes]) -> None:
+        message = self.signer.unpack(frames)
+        if message.header_dict()["msg_type"] == "execute_request":
+            self.executed.append(message.content_dict())
+            self.subscribed_at_execute.append(self.subscribed)
+        elif channel in self.answers:
+            reply = message._replace(
+                header=json.dumps({"msg_type": "kernel_info_reply"}).encode(),
+                parent=message.header,
+                content=json.dumps({"implementation": self.implementation}).encode(),
+            )
+            bound.send_multipart(self.signer.pack(reply))
+            if IOPUB in self.sockets:
+                status = reply._replace(identities=(b"status",), header=b'{"msg_type": "status"}', content=b"{}")
+                self.sockets[IOPUB].send_multipart(self.signer.pack(status))
+
+    def close(self) -> None:
+        self.context.destroy(linger=0)
+
+
+class Rig:
+    def __init__(self, kernel: SlowKernel) -> None:
+        self.kernel = kernel
+        self.reactor = Reactor()
+        self.context = zmq.Context()
+        self.delivered: list[tuple[int, list[bytes]]] = []
+        self.channels = KernelChannels(
+            self.reactor,
+            self.context,
+            kernel.info,
+            lambda channel, parts: self.delivered.append((channel, parts)),
+            lambda header, parent, content: None,
+        )
+
+    def until(self, condition: Callable[[], object], seconds: float = 10.0) -> None:
+        end = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < end, "did not happen"
+            self.turn()
+
+    def turn(self) -> None:
+        self.reactor.turn(time.monotonic() + 0.005)
+        self.channels.tick(self.reactor.now)
+        self.kernel.work()
+
+    def execute(self, code: str) -> None:
+        self.channels.send(SHELL, Signer(KEY).pack(execute(code)))
+
+    def close(self) -> None:
+        self.channels.close()
+        self.context.destroy(linger=0)
+        self.kernel.close()
+
+
+@pytest.fixture
+def make_rig() -> Iterator[Callable[[SlowKernel], Rig]]:
+    made: list[Rig] = []
+
+    def make(kernel: SlowKernel) -> Rig:
+        made.append(Rig(kernel))
+        return made[-1]
+
+    yield make
+    for rig in made:
+        rig.close()
+
+
+@pytest.mark.parametrize("answers", [(CONTROL, SHELL), (SHELL,), (CONTROL,)])
+def test_a_request_waits_for_the_subscription(make_rig: Callable[[SlowKernel], Rig], answers: tuple[int, ...]) -> None:
+    kernel = SlowKernel(answers)
+    rig = make_rig(kernel)
+    rig.execute("first")
+    kernel.bind("shell", SHELL)
+    kernel.bind("control", CONTROL)
+    end = time.monotonic() + 0.4
+    while time.monotonic() < end:
+        rig.turn()
+    assert kernel.executed == []
+    kernel.bind("iopub", IOPUB)
+    rig.until(lambda: kernel.executed)
+    assert [content["code"] for content in kernel.executed] == ["first"]
+    assert kernel.subscribed_at_execute == [True]
+    assert rig.delivered == []  # our own questions' answers are nobody's business
+
+
+def test_a_kernel_that_answers_nothing_gets_its_request_all_the_same(make_rig: Callable[[SlowKernel], Rig]) -> None:
+    kernel = SlowKernel(())
+    rig = make_rig(kernel)
+    for name, channel in (("shell", SHELL), ("control", CONTROL), ("iopub", IOPUB)):
+        kernel.bind(name, channel)
+    rig.execute("first")
+    rig.until(lambda: kernel.executed)
+    assert kernel.subscribed_at_execute == [True]
+
+
+def test_an_ipython_kernel_lifts_its_publishers_limit_before_the_first_request(
+    make_rig: Callable[[SlowKernel], Rig],
+) -> None:
+    kernel = SlowKernel((CONTROL,), "ipython")
+    rig = make_rig(kernel)
+    for name, channel in (("shell", SHELL), ("control", CONTROL), ("iopub", IOPUB)):
+        kernel.bind(name, channel)
+    rig.execute("first")
+    rig.until(lambda: len(kernel.executed) == 2)
+    assert "sndhwm" in str(kernel.executed[0]["code"])
+    assert kernel.executed[0]["silent"] is True
+    assert kernel.executed[1]["code"] == "first"
+
+
+def test_what_was_meant_for_a_dead_process_does_not_reach_the_next(make_rig: Callable[[SlowKernel], Rig]) -> None:
+    kernel = SlowKernel((CONTROL,))
+    rig = make_rig(kernel)
+    rig.execute("held")
+    rig.channels.forget()
+    rig.execute("dropped")
+    for name, channel in (("shell", SHELL), ("control", CONTROL), ("iopub", IOPUB)):
+        kernel.bind(name, channel)
+    rig.channels.hold()
+    rig.execute("while it restarts")
+    rig.channels.open(kernel.info)
+    rig.until(lambda: kernel.executed)
+    assert [content["code"] for content in kernel.executed] == ["while it restarts"]
