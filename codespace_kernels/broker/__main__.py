@@ -19,10 +19,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m codespace_kernels.broker", description=__doc__)
     parser.add_argument("--daemon", action="store_true", help="detach, and return when it serves")
     parser.add_argument("--idle-timeout", type=float, default=600.0, help="leave after so many unused seconds")
+    parser.add_argument("--activity-interval", type=float, default=60.0, help="seconds between activity notices")
     arguments = parser.parse_args()
 
     def serve(report: Callable[[str], None]) -> None:
-        asyncio.run(serve_forever(arguments.idle_timeout, report))
+        asyncio.run(
+            serve_forever(report, idle_timeout=arguments.idle_timeout, activity_interval=arguments.activity_interval)
+        )
 
     if arguments.daemon:
         return run_daemon(serve)

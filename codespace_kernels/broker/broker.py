@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from codespace_kernels import __version__
 from codespace_kernels.broker.accounts import Accounts
 from codespace_kernels.broker.kernels import BrokerKernel
-from codespace_kernels.broker.workspaces import WorkspaceSession
+from codespace_kernels.broker.workspaces import ACTIVITY_INTERVAL, WorkspaceSession
 from codespace_kernels.errors import KernelNotFoundError
 from codespace_kernels.providers.base import WorkspaceState
 
@@ -27,16 +27,24 @@ class Broker:
 
     Args:
         idle_timeout: Seconds without a request, a handle or a kernel after which `idle` is set.
+        activity_interval: Seconds between the notices that keep a workspace with a busy kernel awake.
         accounts: Makes providers; by default from the registry.
     """
 
-    def __init__(self, *, idle_timeout: float = 600.0, accounts: Accounts | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        idle_timeout: float = 600.0,
+        activity_interval: float = ACTIVITY_INTERVAL,
+        accounts: Accounts | None = None,
+    ) -> None:
         self.idle = asyncio.Event()
         self.started_at = time.time()
         self.kernels: dict[str, BrokerKernel] = {}
         self.sessions: dict[tuple[str, str], WorkspaceSession] = {}
         self._accounts = accounts or Accounts()
         self._idle_timeout = idle_timeout
+        self._activity_interval = activity_interval
         self._requests = 0
         self._last_use = time.monotonic()
 
@@ -66,6 +74,7 @@ class Broker:
                 workspace,
                 busy=lambda: any(kernel.busy for kernel in self._kernels_of(key)),
                 lost=lambda reason: self._workspace_lost(key, reason),
+                activity_interval=self._activity_interval,
             )
         return self.sessions[key]
 

@@ -134,8 +134,19 @@ def listen(path: Path) -> tuple[socket.socket, filelock.FileLock]:
     return sock, lock
 
 
-async def serve_forever(idle_timeout: float, report: Callable[[str], None]) -> None:
-    """Serve until idle or told to end."""
+async def serve_forever(
+    report: Callable[[str], None], *, idle_timeout: float = 600.0, activity_interval: float = 60.0
+) -> None:
+    """Serve until idle or told to end.
+
+    Args:
+        report: Called with an empty text once requests are taken.
+        idle_timeout: Seconds; see `Broker`.
+        activity_interval: Seconds; see `Broker`.
+
+    Raises:
+        BrokerError: As `listen`.
+    """
     import tornado.httpserver
 
     from codespace_kernels.broker.app import make_app
@@ -143,7 +154,7 @@ async def serve_forever(idle_timeout: float, report: Callable[[str], None]) -> N
 
     path = socket_path()
     sock, lock = listen(path)
-    broker = Broker(idle_timeout=idle_timeout)
+    broker = Broker(idle_timeout=idle_timeout, activity_interval=activity_interval)
     server = tornado.httpserver.HTTPServer(make_app(broker))
     server.add_socket(sock)
     loop = asyncio.get_running_loop()

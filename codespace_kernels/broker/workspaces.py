@@ -38,7 +38,7 @@ RECONNECT_WAIT = 60.0
 """Seconds that a new kernel waits for a connection that is being mended."""
 
 ACTIVITY_INTERVAL = 60.0
-"""Seconds between activity notices while a kernel is busy; GitHub's own client sends one a minute."""
+"""Seconds between activity notices while a kernel is busy: `gh` sends one a minute, and none is known to need more."""
 
 
 class SessionState(enum.Enum):
@@ -58,9 +58,18 @@ class WorkspaceSession:
         name: The provider's name of the workspace.
         busy: Tells whether a kernel of this workspace is busy now.
         lost: Called with a sentence when the way to the workspace is gone for good.
+        activity_interval: Seconds between activity notices while a kernel is busy.
     """
 
-    def __init__(self, account: Account, name: str, *, busy: Callable[[], bool], lost: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        account: Account,
+        name: str,
+        *,
+        busy: Callable[[], bool],
+        lost: Callable[[str], None],
+        activity_interval: float = ACTIVITY_INTERVAL,
+    ) -> None:
         self.account = account
         self.name = name
         self.state = SessionState.IDLE
@@ -70,6 +79,7 @@ class WorkspaceSession:
         self.host: KernelHost | None = None
         self._busy = busy
         self._lost = lost
+        self._activity_interval = activity_interval
         self._listeners: set[Progress] = set()
         self._attempt: asyncio.Task[KernelHost] | None = None
         self._waiting = 0
@@ -163,7 +173,7 @@ class WorkspaceSession:
 
     async def _send_activity(self, provider: Provider) -> None:
         while True:
-            await asyncio.sleep(ACTIVITY_INTERVAL)
+            await asyncio.sleep(self._activity_interval)
             if self._busy() and self.state is SessionState.CONNECTED:
                 try:
                     await provider.notify_activity(self.name)
