@@ -20,7 +20,12 @@ def terminal_output() -> str:
         [sys.executable, "-m", "codespace_kernels.cli", *COMMAND[1:]],
         stdout=follower,
         stderr=subprocess.DEVNULL,
-        env={**os.environ, "COLUMNS": str(COLUMNS), "TERM": "xterm-256color"},
+        env={
+            **os.environ,
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "COLUMNS": str(COLUMNS),
+            "TERM": "xterm-256color",
+        },
         cwd=Path(__file__).parent.parent,
     )
     os.close(follower)

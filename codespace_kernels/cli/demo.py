@@ -122,7 +122,7 @@ def step(text: str) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    Console().print(Text(text, style="bold"), soft_wrap=True)
+    Console().print(Text(text, style="bold cyan"), soft_wrap=True)
 
 
 def notebook_path() -> Path:
@@ -180,20 +180,21 @@ def output_text(cell: dict[str, Any]) -> str:
 def _show_outputs(path: Path, notebook: dict[str, Any]) -> None:
     """Show what the notebook printed there, next to what its first cell prints when it runs here."""
     cells = list(code_cells(notebook))
-    _panel(f"output of {path.name}, in the codespace", "\n".join(output_text(cell) for cell in cells))
+    there = "\n".join(output_text(cell) for cell in cells)
     source = "".join(cells[0]["source"])
-    here = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, timeout=60, check=True)
-    _panel("its first cell, on this machine", here.stdout.rstrip())
+    here = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, timeout=60, check=True).stdout
+    width = max(len(line) for line in (there + here).splitlines()) + len("│  │")
+    _panel(f"output of {path.name}, in the codespace", there, "green", width)
+    _panel("its first cell, on this machine", here.rstrip(), "blue", width)
 
 
-def _panel(title: str, text: str) -> None:
+def _panel(title: str, text: str, style: str, width: int) -> None:
     from rich.box import ROUNDED
     from rich.console import Console
     from rich.panel import Panel
     from rich.text import Text
 
-    # Wide enough for its lines where no terminal sets a width: a test or a log must find each fact on one line.
-    width = None if sys.stdout.isatty() else max(len(line) for line in [title, *text.splitlines()]) + 6
-    Console(width=width).print(
-        Panel(Text(text, overflow="fold"), title=title, title_align="left", box=ROUNDED, expand=False)
-    )
+    # Without a terminal a line is as long as it is: a log must have each fact on one line.
+    console = Console(width=None if sys.stdout.isatty() else width)
+    panel = Panel(Text(text, overflow="fold"), title=title, title_align="left", box=ROUNDED, border_style=style)
+    console.print(panel, width=min(width, console.width))
