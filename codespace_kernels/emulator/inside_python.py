@@ -99,7 +99,7 @@ class Python:
         self._lend_scripts(lender)
         self._lend_data(lender.prefix)
         if self.has("ipykernel"):
-            self._write_kernelspec()
+            self._write_kernelspec(lender)
 
     def has(self, *modules: str) -> bool:
         """Tell whether modules can be imported inside; blocks (about 0.05 s)."""
@@ -132,7 +132,7 @@ class Python:
             (self._folder / "etc").mkdir(exist_ok=True)
             _link(prefix / "etc" / "jupyter", self._folder / "etc" / "jupyter")
 
-    def _write_kernelspec(self) -> None:
+    def _write_kernelspec(self, lender: _Lender) -> None:
         assert self._folder is not None
         spec = {
             "argv": [str(self.executable), "-m", "ipykernel_launcher", "-f", "{connection_file}"],
@@ -143,6 +143,9 @@ class Python:
         folder = self._folder / "share" / "jupyter" / "kernels" / "python3"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "kernel.json").write_text(json.dumps(spec, indent=1), encoding="utf-8")
+        for library in lender.folders:
+            for logo in Path(library, "ipykernel", "resources").glob("logo-*"):
+                shutil.copyfile(logo, folder / logo.name)
 
 
 def _describe(executable: str) -> _Lender:
