@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from typing import Any, Callable, Dict, List, Optional, Sequence, Set
+from typing import Any, Callable, Dict, List, Optional, Sequence, Set, Tuple
 
 import zmq
 
@@ -18,6 +18,9 @@ from .reactor import Reactor
 from .streams import LinkStream
 
 log = logging.getLogger(__name__)
+
+STATUS_DELAY = 0.1
+"""Seconds that kernels' statuses are gathered for the server: it need not wake up twice for each short execution."""
 
 
 class _Kernel:
@@ -57,6 +60,8 @@ class Client:
         self._context = context
         self._tell_server = tell_server
         self._kernels: Dict[int, _Kernel] = {}
+        self._statuses: Dict[Tuple[str, str], str] = {}
+        self._tell_at: Optional[float] = None
 
     # -- the link -----------------------------------------------------------------------------------------------------
 
@@ -97,11 +102,13 @@ class Client:
     def next_deadline(self) -> Optional[float]:
         """When `tick` has something to do; None for never."""
         channels = [kernel.channels for kernel in self._kernels.values() if kernel.channels is not None]
-        times = [self.session.next_deadline(), *(one.next_deadline() for one in channels)]
+        times = [self._tell_at, self.session.next_deadline(), *(one.next_deadline() for one in channels)]
         return min((at for at in times if at is not None), default=None)
 
     def tick(self, now: float) -> None:
         """Do what is due."""
+        if self._tell_at is not None and now >= self._tell_at:
+            self._tell_statuses()
         for kernel in self._kernels.values():
             if kernel.channels is not None:
                 kernel.channels.tick(now)
@@ -151,6 +158,7 @@ class Client:
     def event(self, record: Dict[str, Any]) -> None:
         """Act on what happened to a kernel and pass it on; nothing for a kernel that is not ours."""
         event = record["event"]
+        self._statuses = {key: state for key, state in self._statuses.items() if key[0] != event["kernel_id"]}
         ours = [kernel for kernel in self._kernels.values() if kernel.kernel_id == event["kernel_id"]]
         for kernel in ours:
             if kernel.channels is not None:
@@ -190,7 +198,16 @@ class Client:
             request = json.loads(parent.decode()).get("msg_type", "")
         except (ValueError, KeyError, TypeError, AttributeError):
             return
-        self._tell_server({"kernel_id": kernel_id, "state": state, "request": request})
+        # By type of request, since the server counts only some of them as work; the latest last.
+        self._statuses.pop((kernel_id, request), None)
+        self._statuses[(kernel_id, request)] = state
+        if self._tell_at is None:
+            self._tell_at = self._reactor.now + STATUS_DELAY
+
+    def _tell_statuses(self) -> None:
+        statuses, self._statuses, self._tell_at = self._statuses, {}, None
+        for (kernel_id, request), state in statuses.items():
+            self._tell_server({"kernel_id": kernel_id, "state": state, "request": request})
 
 
 def _apply(channels: KernelChannels, event: str, info: Optional[Dict[str, Any]]) -> None:
