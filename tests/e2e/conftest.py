@@ -78,7 +78,7 @@ def end_broker() -> None:
         wait_until(lambda: ended(pid), "the broker to end")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def account():
     """The emulator, with this process and its children signed in to it."""
     before = dict(os.environ)
@@ -91,7 +91,7 @@ def account():
     os.environ.update(before)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def kernel_name(account) -> str:
     """The kernelspec of the emulated codespace's python3, written by the product."""
     assert cli("connect", account.codespace).returncode == 0

@@ -187,15 +187,15 @@ async def test_a_short_rate_limit_is_waited_for_even_by_a_post(status):
 @pytest.mark.parametrize(
     "refusal",
     [
-        answer(429, {"message": "slow down"}, retry_after="3600"),
-        answer(403, {"message": "slow down"}, retry_after="3600"),
-        answer(403, {"message": "API rate limit exceeded"}, x_ratelimit_remaining="0",
-               x_ratelimit_reset=str(int(time.time()) + 3600)),
-        answer(429, {}, retry_after="Wed, 21 Oct 2015 08:28:00 GMT", date="Wed, 21 Oct 2015 07:28:00 GMT"),
+        lambda: answer(429, {"message": "slow down"}, retry_after="3600"),
+        lambda: answer(403, {"message": "slow down"}, retry_after="3600"),
+        lambda: answer(403, {"message": "API rate limit exceeded"}, x_ratelimit_remaining="0",
+                       x_ratelimit_reset=str(int(time.time()) + 3600)),
+        lambda: answer(429, {}, retry_after="Wed, 21 Oct 2015 08:28:00 GMT", date="Wed, 21 Oct 2015 07:28:00 GMT"),
     ],
 )  # fmt: skip
 async def test_a_long_rate_limit_is_told(refusal):
-    script = Script(refusal)
+    script = Script(refusal())
     async with client_for(script) as client:
         with pytest.raises(RateLimitError, match=r"60 min from now") as caught:
             await client.get("/x", "list codespaces")
