@@ -129,12 +129,12 @@ async def test_no_secret_is_seen_by_others(fresh_home: Path) -> None:
 
 
 async def test_the_server_ends_when_nobody_needs_it(fresh_home: Path) -> None:
-    client = await attach(LocalConnection(fresh_home, environment(fresh_home)), idle_timeout=0.5)
+    client = await attach(LocalConnection(fresh_home, environment(fresh_home)), idle_timeout=2.0)
     pid = (await client.server_info())["pid"]
     kernel = await client.start_kernel("python3")
-    await asyncio.sleep(1.5)  # a client and a kernel: it stays however long
+    await asyncio.sleep(3.0)  # a client and a kernel: it stays however long
     await kernel.shutdown()
-    await asyncio.sleep(1.5)  # a client alone is reason enough
+    await asyncio.sleep(3.0)  # a client alone is reason enough
     assert psutil.pid_exists(pid)
     await client.close()
     wait_until_gone(pid)
@@ -144,11 +144,11 @@ async def test_the_server_ends_when_nobody_needs_it(fresh_home: Path) -> None:
 
 async def test_a_kernel_alone_keeps_the_server(fresh_home: Path) -> None:
     connection = LocalConnection(fresh_home, environment(fresh_home))
-    client = await attach(connection, idle_timeout=0.5)
+    client = await attach(connection, idle_timeout=2.0)
     pid = (await client.server_info())["pid"]
     kernel = await client.start_kernel("python3")
     await client.close()
-    await asyncio.sleep(1.5)
+    await asyncio.sleep(3.0)
     assert psutil.pid_exists(pid)
     client = await attach(connection)
     await (await client.attach_kernel(kernel.kernel_id)).shutdown()
