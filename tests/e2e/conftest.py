@@ -92,7 +92,11 @@ def account():
 
 
 @pytest.fixture(scope="package")
-def kernel_name(account) -> str:
+def kernel_name(account):
     """The kernelspec of the emulated codespace's python3, written by the product."""
-    assert cli("connect", account.codespace).returncode == 0
-    return "cs-octocat-hello-codespaces-python3"
+    done = cli("connect", account.codespace, "--json")
+    assert done.returncode == 0
+    (spec,) = json.loads(done.stdout)["kernelspecs"]
+    assert spec["name"] == "cs-octocat-hello-codespaces-python3"
+    yield spec["name"]
+    assert cli("disconnect", account.codespace).returncode == 0
