@@ -36,8 +36,9 @@ async def test_two_accounts_side_by_side_on_one_broker(account, kernel_name, sec
         assert text_of(await execute(one, code)) == "octocat/hello-codespaces\n"
         assert text_of(await execute(two, code)) == "hubot/maps\n"
         status = BrokerClient().call("GET", "status")
-    assert len(status["workspaces"]) == 2
-    assert len({kernel["api_url"] for kernel in status["kernels"]}) == 2
+    addresses = {account.environment["GITHUB_API_URL"], second_account["GITHUB_API_URL"]}
+    assert {kernel["api_url"] for kernel in status["kernels"]} == addresses
+    assert {s["api_url"] for s in status["workspaces"] if s["state"] == "connected"} >= addresses
     assert cli("disconnect", "hubot/maps").returncode == 0
 
 
