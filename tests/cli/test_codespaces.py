@@ -117,8 +117,9 @@ def test_stop_unknown(codespace):
     assert codespace in error_line(done)
 
 
-def test_stop_a_stopped_one(codespace):
-    done = run_cli("stop", codespace)
+def test_stop_a_stopped_one(own_account):
+    (name,) = own_account.account.codespaces
+    done = run_cli("stop", name)
     assert done.returncode == 0
     assert "stopped already" in done.stderr
 
