@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 import uuid
@@ -93,7 +94,13 @@ class BrokerKernel:
         host = await self.session.connected(self._provider, self._progress, start=start_workspace)
         name = self.request.target.kernel
         self._progress(ProgressEvent("kernel", f"Starting kernel {name} in {self.session.name}"))
-        self._remote = await host.start_kernel(name, kernel_id=self.kernel_id, env=self.request.env)
+        start = asyncio.create_task(host.start_kernel(name, kernel_id=self.kernel_id, env=self.request.env))
+        try:
+            self._remote = await asyncio.shield(start)
+        except asyncio.CancelledError:
+            # The front end is gone, and the start cannot be called back: what it gives must not be left running.
+            self.session.run_in_background(_end_when_started(start))
+            raise
         assert self._bridge is not None
         self._bridge.attach(self._remote)
         self._become("idle")
@@ -211,3 +218,10 @@ class BrokerKernel:
             "owner": self.request.owner,
             "messages": self._bridge.stats.to_json() if self._bridge else {},
         }
+
+
+async def _end_when_started(start: asyncio.Task[RemoteKernel]) -> None:
+    with contextlib.suppress(CodespaceKernelsError):
+        remote = await start
+        await remote.shutdown()
+        await remote.close()

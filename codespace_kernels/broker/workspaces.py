@@ -20,7 +20,7 @@ from codespace_kernels.errors import (
 from codespace_kernels.progress import Progress, ProgressEvent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from codespace_kernels.broker.hosts import KernelHost
     from codespace_kernels.providers.base import Provider
@@ -124,7 +124,7 @@ class WorkspaceSession:
             raise
         self.provider = provider
         self._become(SessionState.CONNECTED)
-        self._spawn(self._look_after(self.host, provider))
+        self.run_in_background(self._look_after(self.host, provider))
         return self.host
 
     async def _reconnected(self) -> KernelHost:
@@ -227,7 +227,8 @@ class WorkspaceSession:
             with contextlib.suppress(Exception):
                 listener(event)
 
-    def _spawn(self, work: Any) -> None:
+    def run_in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run something that outlives its kernel; the end of the session cancels it."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -8,12 +8,17 @@ import shutil
 import signal
 import socket
 import subprocess
+import time
 
+import psutil
 import pytest
 from jupyter_client.asynchronous.client import AsyncKernelClient
 from jupyter_client.kernelspec import KernelSpecManager
 
 from codespace_kernels.broker.client import BrokerClient
+from codespace_kernels.broker.handle import KernelHandle
+from codespace_kernels.broker.protocol import Access, KernelRequest
+from codespace_kernels.target import Target
 
 from .clients import execute, text_of
 from .conftest import wait_until
@@ -102,6 +107,32 @@ def test_sigkill_of_the_launcher_ends_the_kernel(launch, connection_file):
     )
     process.kill()
     wait_until(no_kernels, "the kernel to end")
+
+
+def kernels_inside(codespace: str) -> list[int]:
+    """Process ids of the kernels in an emulated codespace."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            inside = process.environ().get("CODESPACE_NAME") == codespace
+            if inside and "ipykernel_launcher" in process.cmdline():
+                found.append(process.pid)
+        except psutil.Error:
+            continue
+    return found
+
+
+@pytest.mark.parametrize("patience", [0.0, 0.03, 0.1, 0.3])
+def test_a_front_end_that_goes_while_the_kernel_starts_leaves_nothing(account, kernel_name, patience):
+    codespace = account.codespace
+    target = Target.from_env(KernelSpecManager().get_kernel_spec(kernel_name).env)
+    handle = KernelHandle(KernelRequest(target, Access.of(target.account, os.environ), key="k"))
+    handle.bound.result(30)
+    # Not a wait for something: the moment at which the front end dies.
+    time.sleep(patience)
+    handle.close()
+    wait_until(no_kernels, "the broker to forget the kernel")
+    wait_until(lambda: not kernels_inside(codespace), "the codespace's kernel to end")
 
 
 def last_line(process: subprocess.Popen[str]) -> str:
