@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from codespace_kernels.broker.handle import KernelHandle
-from codespace_kernels.broker.protocol import Access, KernelRequest
+from codespace_kernels.broker.protocol import SHUT_DOWN, Access, KernelRequest
 from codespace_kernels.errors import CodespaceKernelsError, KernelError, SettingsError
 from codespace_kernels.target import Target
 
@@ -97,10 +97,6 @@ def run(path: Path) -> int:
     if reason == SHUT_DOWN:
         return 0
     raise KernelError(reason)
-
-
-SHUT_DOWN = "The kernel was shut down."
-"""The reason the broker gives for an end that was asked for."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

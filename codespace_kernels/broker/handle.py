@@ -14,6 +14,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from codespace_kernels.broker.client import BrokerClient, check, events, read_json, send
+from codespace_kernels.broker.protocol import SHUT_DOWN
 from codespace_kernels.errors import BrokerError, CodespaceKernelsError, KernelError, error_from_json
 from codespace_kernels.progress import Progress, ProgressEvent, silent
 
@@ -134,9 +135,13 @@ class KernelHandle:
         elif kind == "error":
             raise error_from_json(event["error"])
         elif kind == "dead":
+            reason = str(event["reason"])
+            if reason != SHUT_DOWN:
+                # Kernel managers say only that it died.
+                log.warning("%s", reason)
             self._dead.set()
             if not self.ended.done():
-                self.ended.set_result(str(event["reason"]))
+                self.ended.set_result(reason)
         elif kind == "notice":
             log.warning("%s", event["message"])
 

@@ -10,6 +10,7 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 from codespace_kernels.bridge import KernelBridge, Ports
+from codespace_kernels.broker.protocol import SHUT_DOWN
 from codespace_kernels.errors import CodespaceKernelsError, KernelError
 from codespace_kernels.progress import ProgressEvent
 from codespace_kernels.remote_kernel import KernelState
@@ -129,7 +130,7 @@ class BrokerKernel:
         """End the remote kernel and tell the handle; the local sockets stay for a restart."""
         async with self._changing:
             await self._end_remote()
-        self._died("The kernel was shut down.")
+        self._died(SHUT_DOWN)
 
     async def end(self) -> None:
         """End everything of this kernel: remote process and local sockets."""
@@ -190,6 +191,7 @@ class BrokerKernel:
         self._emit({"event": "notice", "message": reason})
 
     def _died(self, reason: str) -> None:
+        log.info("kernel %s in %s: %s", self.kernel_id, self.session.name, reason)
         self._become("dead")
         self._emit({"event": "dead", "reason": reason})
 

@@ -21,6 +21,9 @@ ALREADY_RUNNING = 3
 MAX_LINE = 64 * 1024 * 1024
 """Bytes. No line of a stream is longer."""
 
+SHUT_DOWN = "The kernel was shut down."
+"""The reason of a `dead` event whose end was asked for."""
+
 CREDENTIAL_VARIABLES = (
     "GH_TOKEN",
     "GITHUB_TOKEN",
