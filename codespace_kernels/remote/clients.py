@@ -178,7 +178,10 @@ class Client:
         def observe(header: bytes, parent: bytes, content: bytes) -> None:
             self._observe(kernel_id, header, parent, content)
 
-        kernel.channels = KernelChannels(self._reactor, self._context, info, deliver, observe)
+        def ready() -> None:
+            self._tell_server({"ready": kernel_id})
+
+        kernel.channels = KernelChannels(self._reactor, self._context, info, deliver, observe, ready)
         for channel, parts in kernel.held:
             kernel.channels.send(channel, parts)
         kernel.held.clear()

@@ -14,6 +14,22 @@ START_LIMIT = 60.0
 """Seconds that a restarted kernel may take until it answers."""
 
 
+TRIES = 3
+"""Processes that one start may take. Jupyter chooses a kernel's ports before the kernel has them, so that it may find
+one taken and end (its own restarter tries up to five times, on other ports, for the same reason)."""
+
+
+_PORTS = ("shell_port", "iopub_port", "stdin_port", "hb_port", "control_port")
+
+
+class _Start:
+    """What has come of a kernel's start."""
+
+    def __init__(self) -> None:
+        self.tries = 1
+        self.answered = False
+
+
 class CommandError(Exception):
     """A command that cannot be done.
 
@@ -50,6 +66,7 @@ class Kernels:
         self._specs = specs
         self._folder = folder
         self._starting: Dict[str, "asyncio.Future[None]"] = {}
+        self._starts: Dict[str, _Start] = {}
 
     def __contains__(self, kernel_id: str) -> bool:
         return kernel_id in self._manager
@@ -99,6 +116,36 @@ class Kernels:
         except Exception as error:
             raise CommandError("KernelStartError", "The kernel %r did not start: %s" % (name, error)) from error
         self._end_autorestart(kernel_id)
+        self._starts = {known: self._starts[known] for known in self._starts if known in self._manager}
+        self._starts[kernel_id] = _Start()
+
+    def answered(self, kernel_id: str) -> None:
+        """Note that a kernel is given requests from now on: its death is a death."""
+        if kernel_id in self._starts:
+            self._starts[kernel_id].answered = True
+
+    def may_start_again(self, kernel_id: str) -> bool:
+        """Tell whether a kernel that died has not been given anything yet, and was not tried too often."""
+        start = self._starts.get(kernel_id)
+        return start is not None and not start.answered and start.tries < TRIES
+
+    async def start_again(self, kernel_id: str) -> None:
+        """Start a dead kernel anew, on other ports and with the same key: clients have signed requests with it already.
+
+        Raises:
+            CommandError: The process did not start.
+        """
+        self._starts[kernel_id].tries += 1
+        kernel = self.get(kernel_id)
+        try:
+            # No argument asks for this: `newports` leaves those that the provisioner keeps for itself.
+            kernel.cleanup_connection_file()
+            for name in _PORTS:
+                setattr(kernel, name, 0)
+            kernel.provisioner.ports_cached = False
+            await resolve(kernel.restart_kernel(now=True))
+        except Exception as error:
+            raise CommandError("KernelStartError", "The kernel did not start: %s" % error) from error
 
     def _end_autorestart(self, kernel_id: str) -> None:
         """Let a death be a death: who started the kernel decides what follows, and a restart unasked loses variables.

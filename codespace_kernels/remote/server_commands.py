@@ -39,7 +39,7 @@ class ServerCommands:
         server_info: Callable[[], Dict[str, Any]],
         stop: Callable[[], None],
     ) -> None:
-        self.watch = KernelWatch(kernels, self._tell)
+        self.watch = KernelWatch(kernels, self._tell, self._start_again)
         self._kernels = kernels
         self._write = write
         self._server_info = server_info
@@ -64,6 +64,8 @@ class ServerCommands:
         """Take a record that is a client's request or an observation of kernels."""
         if "state" in record:
             self._kernels.observed(record["kernel_id"], record["state"], record["request"])
+        elif "ready" in record:
+            self._kernels.answered(record["ready"])
         elif "active" in record:
             for kernel_id in record["active"]:
                 self._kernels.touch(kernel_id)
@@ -153,6 +155,20 @@ class ServerCommands:
         kernel_id = request["kernel_id"]
         await self._kernels.start(kernel_id, request["name"], request.get("cwd", ""), request.get("env", {}))
         return self._describe(kernel_id), []
+
+    async def _start_again(self, kernel_id: str) -> None:
+        """Start a kernel anew whose process ended before it could be given anything: nothing is lost by that."""
+        self.watch.begin_change(kernel_id)
+        try:
+            await self._kernels.start_again(kernel_id)
+        finally:
+            self.watch.end_change(kernel_id)
+        for _ in self._open.get(kernel_id, ()):
+            self._kernels.connected(kernel_id)
+        self._kernels.take_over_activity(kernel_id)
+        self._tell(
+            {"event": "restarted", "kernel_id": kernel_id, "reason": ""}, self._kernels.connection_info(kernel_id)
+        )
 
     async def _attach(self, request: Dict[str, Any]) -> Answer:
         kernel_id = request["kernel_id"]

@@ -6,9 +6,12 @@ restarted by another front end is told to nobody, on any version. So a timer com
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, Optional, Set
+import logging
+from typing import Any, Awaitable, Callable, Dict, Optional, Set
 
-from .kernels import Kernels
+from .kernels import CommandError, Kernels
+
+log = logging.getLogger(__name__)
 
 INTERVAL = 0.5
 """Seconds between looks; asking whether a child process lives costs microseconds."""
@@ -20,11 +23,18 @@ class KernelWatch:
     Args:
         kernels: The lifecycle.
         tell: Called with an event (`died`, `ended`, `restarted`) and, for the last, the connection info.
+        start_again: Called with a kernel that may be started anew; raises `CommandError` where that fails.
     """
 
-    def __init__(self, kernels: Kernels, tell: Callable[[Dict[str, Any], Optional[Dict[str, Any]]], None]) -> None:
+    def __init__(
+        self,
+        kernels: Kernels,
+        tell: Callable[[Dict[str, Any], Optional[Dict[str, Any]]], None],
+        start_again: Callable[[str], Awaitable[None]],
+    ) -> None:
         self._kernels = kernels
         self._tell = tell
+        self._start_again = start_again
         self._processes: Dict[str, Optional[int]] = {}
         self._dead: Set[str] = set()
         self._ours: Set[str] = set()
@@ -63,7 +73,7 @@ class KernelWatch:
 
     async def _look_at(self, kernel_id: str) -> None:
         if not await self._kernels.is_alive(kernel_id):
-            if kernel_id not in self._dead:
+            if kernel_id not in self._dead and not await self._revived(kernel_id):
                 self._dead.add(kernel_id)
                 self._kernels.set_state(kernel_id, "dead")
                 self._say("died", kernel_id, await self._kernels.describe_end(kernel_id))
@@ -72,6 +82,17 @@ class KernelWatch:
             self._kernels.take_over_activity(kernel_id)
             info = self._kernels.connection_info(kernel_id)
             self._say("restarted", kernel_id, "The kernel was restarted by somebody else in the workspace.", info)
+
+    async def _revived(self, kernel_id: str) -> bool:
+        if not self._kernels.may_start_again(kernel_id):
+            return False
+        log.warning("kernel %s, just started: %s", kernel_id, await self._kernels.describe_end(kernel_id))
+        try:
+            await self._start_again(kernel_id)
+        except CommandError as error:
+            log.warning("kernel %s could not be started again: %s", kernel_id, error)
+            return False
+        return True
 
     def _say(self, event: str, kernel_id: str, reason: str, info: Optional[Dict[str, Any]] = None) -> None:
         self._tell({"event": event, "kernel_id": kernel_id, "reason": reason}, info)

@@ -89,6 +89,7 @@ class Rig:
             kernel.info,
             lambda channel, parts: self.delivered.append((channel, parts)),
             lambda header, parent, content: None,
+            lambda: None,
         )
 
     def until(self, condition: Callable[[], object], seconds: float = 10.0) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import stat
+import sys
 from pathlib import Path
 
 import psutil
@@ -16,9 +17,11 @@ from codespace_kernels.bootstrap import ensure_server, make_bundle
 from codespace_kernels.errors import NoJupyterError, RemoteServerError, WaitTimeoutError
 from codespace_kernels.link.client import LinkClient
 from codespace_kernels.progress import ProgressEvent
+from codespace_kernels.remote_kernel import KernelState
 
 from .conftest import environment, processes_of, state_files, wait_until_gone
 from .local_connection import LocalConnection
+from .recorder import Recorder
 
 RUN = ".local/share/codespace-kernels/run"
 
@@ -227,3 +230,43 @@ def test_the_bundle_is_the_same_for_the_same_code() -> None:
     first = make_bundle()
     make_bundle.cache_clear()
     assert make_bundle() == first
+
+
+FALTERING = """
+import os, sys
+from pathlib import Path
+tries = Path(sys.argv[1])
+tries.write_text(tries.read_text() + "x" if tries.exists() else "x")
+if len(tries.read_text()) <= int(sys.argv[2]):
+    sys.exit(1)
+os.execv(sys.executable, [sys.executable, "-m", "ipykernel_launcher", *sys.argv[3:]])
+"""
+
+
+def write_faltering_spec(home: Path, failures: int) -> Path:
+    """Make a kernelspec whose process ends at once the first times, as one does that finds its port taken."""
+    (home / "faltering.py").write_text(FALTERING)
+    folder = home / "jupyter/kernels/faltering"
+    folder.mkdir(parents=True)
+    argv = [sys.executable, str(home / "faltering.py"), str(home / "tries"), str(failures), "-f", "{connection_file}"]
+    (folder / "kernel.json").write_text(json.dumps({"argv": argv, "display_name": "F", "language": "python"}))
+    return home / "tries"
+
+
+async def test_a_kernel_that_ends_before_it_answers_is_started_again(fresh_home: Path) -> None:
+    tries = write_faltering_spec(fresh_home, failures=2)
+    client = await attach(LocalConnection(fresh_home, environment(fresh_home)))
+    recorder = Recorder(await client.start_kernel("faltering"))
+    assert recorder.text(await recorder.run("print('here')")) == "here\n"
+    assert tries.read_text() == "xxx"
+    await recorder.kernel.shutdown()
+    await client.close()
+
+
+async def test_a_kernel_that_always_ends_is_dead_in_the_end(fresh_home: Path) -> None:
+    tries = write_faltering_spec(fresh_home, failures=99)
+    client = await attach(LocalConnection(fresh_home, environment(fresh_home)))
+    recorder = Recorder(await client.start_kernel("faltering"))
+    assert "exit code 1" in await recorder.state(KernelState.DEAD)
+    assert tries.read_text() == "xxx"
+    await client.close()
