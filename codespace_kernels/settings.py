@@ -47,9 +47,9 @@ def runtime_dir() -> Path:
     for candidate in _runtime_candidates():
         try:
             folder = _private(candidate)
-            probe = folder / f".probe-{os.getpid()}"
-            probe.touch(mode=0o600)
-            probe.unlink()
+            # Threads come here at the same time: each has a file of its own.
+            with tempfile.TemporaryFile(dir=folder):
+                pass
         except (OSError, SettingsError):
             continue
         if len(os.fsencode(folder)) + 40 <= MAX_SOCKET_PATH:
@@ -84,7 +84,12 @@ def _is_ours(folder: str) -> bool:
 
 
 def _private(folder: Path) -> Path:
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsError(
+            f"The folder {folder} cannot be made: {error.strerror}. Set CODESPACE_KERNELS_HOME to one that can."
+        ) from None
     if hasattr(os, "getuid"):
         info = folder.lstat()
         if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.getuid():

@@ -1,74 +1,64 @@
+"""Where this user's files and sockets are."""
+
 import os
 import stat
+import threading
+from pathlib import Path
 
 import pytest
 
 from codespace_kernels import settings
+from codespace_kernels.errors import SettingsError
 
 
 @pytest.fixture
-def home(tmp_path, monkeypatch):
+def home(monkeypatch, tmp_path):
     monkeypatch.setenv("CODESPACE_KERNELS_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
-    (tmp_path / "tmp").mkdir()
     return tmp_path
-
-
-def mode(path):
-    return stat.S_IMODE(path.stat().st_mode)
 
 
 def test_folders_are_private(home):
     for folder in (settings.data_dir(), settings.state_dir(), settings.runtime_dir()):
-        assert mode(folder) == 0o700
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
-def test_folder_that_others_can_read_is_closed_to_them(home):
-    settings.data_dir().chmod(0o755)
-    assert mode(settings.data_dir()) == 0o700
-
-
-def test_runtime_folder_of_the_system_is_used(home, monkeypatch):
-    (home / "run").mkdir(mode=0o700)
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(home / "run"))
-    assert settings.runtime_dir().is_relative_to(home / "run") or len(str(home)) > settings.MAX_SOCKET_PATH - 70
-
-
-@pytest.mark.parametrize("bad", ["missing", "", "relative", "open"])
-def test_runtime_folder_that_cannot_be_used_has_a_fall_back(home, monkeypatch, bad):
-    (home / "open").mkdir(mode=0o777)
-    (home / "open").chmod(0o777)
-    monkeypatch.setenv("XDG_RUNTIME_DIR", bad if bad in {"", "relative"} else str(home / bad))
-    folder = settings.runtime_dir()
-    assert mode(folder) == 0o700
-    assert not folder.is_relative_to(home / "open")
-    assert folder == settings.runtime_dir()
-    folder.rmdir()
-
-
-def test_runtime_folder_with_a_long_path_has_a_fall_back(home, monkeypatch):
-    long = home / ("x" * 100)
-    long.mkdir(mode=0o700)
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(long))
-    folder = settings.runtime_dir()
-    assert len(os.fsencode(folder)) + 40 <= settings.MAX_SOCKET_PATH
-    folder.rmdir()
-
-
-def test_two_homes_do_not_meet(home, monkeypatch):
-    monkeypatch.delenv("XDG_RUNTIME_DIR")
+def test_two_homes_have_two_runtime_folders(home, monkeypatch):
     first = settings.runtime_dir()
     monkeypatch.setenv("CODESPACE_KERNELS_HOME", str(home / "other"))
-    second = settings.runtime_dir()
-    assert first != second
-    first.rmdir()
-    second.rmdir()
+    assert settings.runtime_dir() != first
 
 
-def test_somebody_elses_folder_is_refused(home, monkeypatch):
-    target = home / "target"
-    target.mkdir()
-    monkeypatch.setenv("CODESPACE_KERNELS_HOME", str(home / "link"))
-    (home / "link").symlink_to(target)
-    with pytest.raises(settings.SettingsError, match="not a folder of this user"):
+def test_many_threads_get_the_same_runtime_folder(home):
+    expected = settings.runtime_dir()
+    given = []
+
+    def ask():
+        given.extend(settings.runtime_dir() for _ in range(100))
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert given == [expected] * 800
+
+
+@pytest.mark.parametrize("problem", ["missing", "relative", "open to others", "too long"])
+def test_runtime_folder_that_cannot_be_used(home, monkeypatch, problem):
+    folder = Path(os.environ["XDG_RUNTIME_DIR"], "x" * (90 if problem == "too long" else 1))
+    if problem != "missing":
+        folder.mkdir(exist_ok=True)
+    if problem == "open to others":
+        folder.chmod(0o777)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "run" if problem == "relative" else str(folder))
+    chosen = settings.runtime_dir()
+    assert not chosen.is_relative_to(folder)
+    assert len(bytes(chosen / "broker.sock")) <= settings.MAX_SOCKET_PATH
+    chosen.rmdir()
+
+
+def test_home_that_is_no_folder(home, monkeypatch):
+    (home / "file").write_text("")
+    monkeypatch.setenv("CODESPACE_KERNELS_HOME", str(home / "file"))
+    with pytest.raises(SettingsError, match="file cannot be made: File exists"):
         settings.data_dir()
