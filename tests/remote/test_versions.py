@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pwd
 import shutil
 import subprocess
 import sys
@@ -40,8 +41,9 @@ OLD = [
 
 
 def find_python38() -> str:
-    fixed = "/root/.pyenv/versions/3.8.18/bin/python3.8"
-    for candidate in (fixed, shutil.which("python3.8")):
+    # HOME is the tests' own; pyenv's interpreters are in that of the user.
+    pyenv = Path(pwd.getpwuid(os.getuid()).pw_dir, ".pyenv", "versions")
+    for candidate in (shutil.which("python3.8"), *map(str, pyenv.glob("3.8*/bin/python3.8"))):
         if candidate and os.access(candidate, os.X_OK):
             done = subprocess.run([candidate, "-c", "import sys; print(sys.version_info[:2])"], capture_output=True)
             if done.stdout == b"(3, 8)\n":
