@@ -70,6 +70,7 @@ class KernelChannels:
         self._info = info
         self._state = _PROBING
         self._probe = Probe(info)
+        self._lifting = False
         self._answering = CONTROL
         for name, channel in _CHANNELS:
             self._sockets[channel] = self._connect(name, channel)
@@ -168,11 +169,21 @@ class KernelChannels:
         self._sockets[channel].send_multipart(self._probe.question(), zmq.NOBLOCK)
 
     def _release(self) -> None:
+        """Begin to give the kernel requests: our own first, whose answer is waited for a while.
+
+        A process that ends over ours has lost nothing of the clients' and may be started again.
+        """
+        first = None if self._lifting else self._probe.last_request()
+        if first is None:
+            self._release_all()
+            return
+        self._lifting = True
+        self._probe.wait_again()
+        self._sockets[SHELL].send_multipart(first, zmq.NOBLOCK)
+
+    def _release_all(self) -> None:
         self._state = _READY
         self._ready()
-        first = self._probe.last_request()
-        if first is not None:
-            self._sockets[SHELL].send_multipart(first, zmq.NOBLOCK)
         held, self._held = self._held, deque()
         for channel, parts in held:
             self.send(channel, parts)
@@ -198,8 +209,7 @@ class KernelChannels:
             self._take_iopub(parts)
         elif parts[0] == IDENTITY:
             self._answering = channel
-            self._probe.answered(parts)
-            self._release_if_ready()
+            self._take_answer(parts)
         else:
             self._deliver(channel, parts)
         return max(1, sum(map(len, parts)))
@@ -217,8 +227,15 @@ class KernelChannels:
             self._deliver(IOPUB, parts)
             self._observe(header, parent, content)
 
+    def _take_answer(self, parts: List[bytes]) -> None:
+        if self._lifting and self._state == _PROBING and self._probe.is_last_answer(parts):
+            self._release_all()
+        else:
+            self._probe.answered(parts)
+            self._release_if_ready()
+
     def _release_if_ready(self) -> None:
-        if self._state == _PROBING and self._probe.ready:
+        if self._state == _PROBING and self._probe.ready and not self._lifting:
             self._release()
 
 

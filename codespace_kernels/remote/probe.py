@@ -77,6 +77,15 @@ class Probe:
         options = {"silent": True, "store_history": False, "allow_stdin": False, "stop_on_error": False}
         return self._request("execute_request", {"code": _LIFT, "user_expressions": {}, **options})
 
+    def wait_again(self) -> None:
+        """Give the last request a while to be answered."""
+        self.ask_at = None
+        self.ready_at = time.monotonic() + LIMIT
+
+    def is_last_answer(self, parts: List[bytes]) -> bool:
+        """Tell whether an answer is the last request's: the only one of ours that executes something."""
+        return any(b'"execute_reply"' in part for part in parts)
+
     def connected(self) -> None:
         """Note that iopub is connected."""
         self._wait_until(time.monotonic() + LIMIT)

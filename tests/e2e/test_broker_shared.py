@@ -39,7 +39,7 @@ async def test_two_accounts_side_by_side_on_one_broker(account, kernel_name, sec
     addresses = {account.environment["GITHUB_API_URL"], second_account["GITHUB_API_URL"]}
     assert {kernel["api_url"] for kernel in status["kernels"]} == addresses
     assert {s["api_url"] for s in status["workspaces"] if s["state"] == "connected"} >= addresses
-    assert cli("disconnect", "hubot/maps").returncode == 0
+    assert cli("disconnect", "hubot/maps", "--yes").returncode == 0
 
 
 def test_blocking_manager_in_a_script(kernel_name):
