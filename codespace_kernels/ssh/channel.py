@@ -25,6 +25,7 @@ class ClientChannel(paramiko.Channel):
     Attributes:
         session: The session that it belongs to.
         refused: Whether the peer refused a request on it (`exec`).
+        lost: Whether the session ended before the peer had closed it.
     """
 
     if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class ClientChannel(paramiko.Channel):
         super().__init__(chanid)
         self.session = session
         self.refused = False
+        self.lost = False
         self._listener: Callable[[], None] | None = None
         self._set_transport(session)
 
@@ -57,6 +59,11 @@ class ClientChannel(paramiko.Channel):
         if listener is not None:
             self.in_buffer.set_event(self)  # type: ignore[arg-type]  # set() and clear() are all that is called
             self.in_stderr_buffer.set_event(self)  # type: ignore[arg-type]
+
+    def _unlink(self) -> None:
+        # paramiko tells the channels of a session's end before the session itself counts as ended.
+        self.lost = not self.closed
+        super()._unlink()  # type: ignore[misc]  # paramiko's stubs leave it out
 
     def request_exec(self, command: str) -> None:
         """Ask for a command to be run, without waiting for the answer.

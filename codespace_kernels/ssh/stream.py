@@ -91,7 +91,7 @@ class ChannelStream:
     def _end_of_stream(self) -> bytes:
         if self._channel.refused:
             raise WorkspaceConnectionError("The SSH server refused to run the command.")
-        if not self._channel.eof_received and not self._channel.session.active:
+        if not self._channel.eof_received and self._lost():
             raise self._channel.session.lost_error()
         return b""
 
@@ -124,9 +124,12 @@ class ChannelStream:
             raise self._write_error() from None
 
     def _write_error(self) -> WorkspaceConnectionError:
-        if self._channel.session.active:
-            return WorkspaceConnectionError("The stream is closed.")
-        return self._channel.session.lost_error()
+        if self._lost():
+            return self._channel.session.lost_error()
+        return WorkspaceConnectionError("The stream is closed.")
+
+    def _lost(self) -> bool:
+        return self._channel.lost or not self._channel.session.active
 
     def write_eof(self) -> None:
         """Say that nothing more will be written; reading goes on."""

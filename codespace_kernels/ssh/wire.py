@@ -160,7 +160,7 @@ class ChannelWire(Wire):
 
     def _receive(self) -> bytes:
         data = self._channel.recv(READ_SIZE)
-        if not data and not self._closed and not self._channel.session.active:
+        if not data and not self._closed and (self._channel.lost or not self._channel.session.active):
             raise ConnectionResetError(errno.ECONNRESET, self._channel.session.end_reason())
         return data
 

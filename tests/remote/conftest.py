@@ -82,6 +82,8 @@ def environment(home: Path, python: str | None = None) -> dict[str, str | None]:
         "JUPYTER_CONFIG_DIR": str(config),
         "IPYTHONDIR": str(home / "ipython"),
         "XDG_DATA_HOME": None,
+        "VIRTUAL_ENV": None,
+        "CONDA_PREFIX": None,
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",
     }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,7 @@ from codespace_kernels.connection import Stream
 from codespace_kernels.errors import LinkError, WaitTimeoutError, WorkspaceConnectionError
 from codespace_kernels.link.client import LinkClient
 from codespace_kernels.remote_kernel import KernelState
+from tests.processes import command_line
 
 from .conftest import processes_of
 from .local_connection import LocalConnection
@@ -128,21 +130,24 @@ async def test_a_silent_stream_is_given_up_and_nothing_is_lost(
 
 
 async def test_a_second_stream_replaces_the_first_and_its_splice(
-    connection: LocalConnection, server: RemoteServer, home: object
+    connection: LocalConnection, server: RemoteServer, home: Path
 ) -> None:
     client = LinkClient()
     first = await connection_stream(server, connection)
     await client.attach(first)
-    splices = [process for process in processes_of(home) if "splice.py" in " ".join(process.cmdline())]  # type: ignore[arg-type]
-    assert len(splices) == 1
+    assert splices_of(home) == 1
     # The old stream is never closed on this side, as over a dead connection.
     await client.attach(NeverClosed(await connection_stream(server, connection)))
     await client.attach(await connection_stream(server, connection))
     async with asyncio.timeout(5):
-        while len([p for p in processes_of(home) if "splice.py" in " ".join(p.cmdline())]) > 1:  # type: ignore[arg-type]
+        while splices_of(home) > 1:
             await asyncio.sleep(0.05)
     assert "jupyter_server" in await client.server_info()
     await client.close()
+
+
+def splices_of(home: Path) -> int:
+    return sum("splice.py" in command_line(process) for process in processes_of(home))
 
 
 async def connection_stream(server: RemoteServer, connection: LocalConnection) -> Stream:

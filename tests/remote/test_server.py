@@ -18,6 +18,8 @@ from codespace_kernels.errors import NoJupyterError, RemoteServerError, WaitTime
 from codespace_kernels.link.client import LinkClient
 from codespace_kernels.progress import ProgressEvent
 from codespace_kernels.remote_kernel import KernelState
+from tests.processes import command_line
+from tests.processes import environment as environment_of
 
 from .conftest import environment, processes_of, state_files, wait_until_gone
 from .local_connection import LocalConnection
@@ -116,8 +118,8 @@ async def test_no_secret_is_seen_by_others(fresh_home: Path) -> None:
     processes = processes_of(fresh_home)
     assert {info["pid"], info["child_pid"]} <= {process.pid for process in processes}
     for process in processes:
-        assert not [secret for secret in secrets if secret in " ".join(process.cmdline())], process
-        assert info["token"] not in " ".join(process.environ().values())
+        assert not [secret for secret in secrets if secret in command_line(process)], process
+        assert info["token"] not in " ".join(environment_of(process).values())
     log = Path(info["log"]).read_text()
     assert log
     assert not [secret for secret in secrets if secret in log]

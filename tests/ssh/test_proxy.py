@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import httpx
-import psutil
 import pytest
 
 from codespace_kernels.errors import HostKeyError, NoSshServerError, SshError
@@ -15,6 +14,7 @@ from codespace_kernels.progress import silent
 from codespace_kernels.ssh.gh import connect_by_gh
 from codespace_kernels.ssh.hostkeys import HostKeyPins
 from codespace_kernels.ssh.proxy import ProxyProcess
+from tests.processes import command_line, is_alive, living_children
 from tests.ssh.conftest import make_key
 from tests.ssh.test_connection import read_exactly
 
@@ -34,11 +34,6 @@ while data := sock.recv(65536):
 """
 
 
-def living_children() -> list[psutil.Process]:
-    """Children of this process that run; what other tests started may have ended and not been collected."""
-    return [p for p in psutil.Process().children() if p.status() != psutil.STATUS_ZOMBIE]
-
-
 @pytest.mark.parametrize("use_pipes", [False, True])
 async def test_carries_a_session(connect, sshd, use_pipes):
     argv = [sys.executable, "-c", NETCAT, str(sshd.port)]
@@ -50,7 +45,7 @@ async def test_carries_a_session(connect, sshd, use_pipes):
     _, echoed = await asyncio.gather(stream.write(data), read_exactly(stream, len(data)))
     assert echoed == data
     await connection.close()
-    assert not [child for child in children if child.is_running() and "-c" in child.cmdline()]
+    assert not [child for child in children if is_alive(child) and "-c" in command_line(child)]
 
 
 async def test_what_it_says_on_stderr_is_the_reason(connect):
@@ -71,9 +66,9 @@ async def test_program_that_ignores_its_end(sshd):
     proxy = await ProxyProcess.start(
         ["sh", "-c", "trap '' TERM; echo ready >&2; while :; do sleep 1; done"], os.environ
     )
-    process = next(p for p in living_children() if "trap" in " ".join(p.cmdline()))
+    process = next(p for p in living_children() if "trap" in command_line(p))
     await proxy.close()
-    assert not process.is_running()
+    assert not is_alive(process)
 
 
 @pytest.fixture(scope="session")
@@ -105,9 +100,9 @@ class TestGh:
         children = [p for p in living_children() if "gh" in p.name()]
         assert children
         # No secret in what others can read.
-        assert gh["environment"]["GH_ENTERPRISE_TOKEN"] not in str([p.cmdline() for p in children])
+        assert gh["environment"]["GH_ENTERPRISE_TOKEN"] not in str([command_line(p) for p in children])
         await connection.close()
-        assert not [p for p in children if p.is_running()]
+        assert not [p for p in children if is_alive(p)]
 
     async def test_changed_host_key_is_refused(self, gh, tmp_path):
         HostKeyPins(gh["name"]).check(make_key(tmp_path / "other"))
