@@ -6,7 +6,6 @@ Needs no account and no Docker. It is what a user does with a real codespace, st
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import importlib.util
 import json
 import os
@@ -154,13 +153,14 @@ def execute(notebook: Path, kernel: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder, terminal.progress() as progress:
         progress(ProgressEvent("execute", f"Executing {notebook.name}"))
         command = [sys.executable, "-m", *nbconvert(kernel, notebook)[1:], "--output-dir", folder]
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            done = subprocess.run(command, capture_output=True, text=True, timeout=EXECUTE_TIMEOUT, check=False)
-            if done.returncode == 0:
-                return dict(json.loads((Path(folder) / notebook.name).read_text(encoding="utf-8")))
-            last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-            raise KernelError(f"The notebook failed: {last}")
-    raise KernelError(f"The notebook did not end within {EXECUTE_TIMEOUT:g} s.")
+        try:
+            done = demo_place.run_to_its_end(command, EXECUTE_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            raise KernelError(f"The notebook did not end within {EXECUTE_TIMEOUT:g} s.") from None
+        if done.returncode == 0:
+            return dict(json.loads((Path(folder) / notebook.name).read_text(encoding="utf-8")))
+        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        raise KernelError(f"The notebook failed: {last}")
 
 
 def code_cells(notebook: dict[str, Any]) -> Iterator[dict[str, Any]]:

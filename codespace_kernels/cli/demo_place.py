@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import signal
+import subprocess
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -110,6 +111,32 @@ def withdrawing(access: Access, name: str) -> Iterator[None]:
             end_connection(access, name)
             kernelspecs.remove(name, access.account)
         raise
+
+
+def run_to_its_end(command: list[str], timeout: float) -> subprocess.CompletedProcess[str]:
+    """Run a command and give what it wrote; whatever happens, it has ended when this returns.
+
+    `subprocess.run` leaves it running when Ctrl-C comes while it is being started, and does not wait for its end when
+    Ctrl-C comes later.
+
+    Args:
+        command: With its arguments.
+        timeout: Seconds.
+
+    Raises:
+        subprocess.TimeoutExpired: It took longer, and was killed.
+        KeyboardInterrupt: So was it at Ctrl-C.
+    """
+    process = None
+    try:
+        with undisturbed():
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        stdout, stderr = process.communicate(timeout=timeout)
+        return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
+    finally:
+        if process is not None:
+            with undisturbed(), process:
+                process.kill()
 
 
 @contextlib.contextmanager

@@ -160,7 +160,7 @@ def test_taken_port_is_named_in_the_last_line(launch, connection_file):
     assert process.returncode != 0
     assert "Error" in line
     assert str(info["shell_port"]) in line
-    assert no_kernels()
+    wait_until(no_kernels, "the kernel to end")
 
 
 def test_unknown_codespace_is_named_in_the_last_line(launch):
