@@ -53,7 +53,7 @@ def installed() -> dict[str, InstalledSpec]:
     found = {}
     for file in sorted(kernels_dir().glob(f"{PREFIX}*/kernel.json")):
         try:
-            spec = json.loads(file.read_text())
+            spec = json.loads(file.read_text(encoding="utf-8"))
             about = spec["metadata"]["codespace_kernels"]
             found[file.parent.name] = InstalledSpec(Target.from_env(spec["env"]), str(about.get("repository", "")))
         except (OSError, ValueError, KeyError, TypeError, AttributeError, SettingsError):
@@ -139,7 +139,8 @@ def _write_folder(name: str, content: dict[str, Any], resources: dict[str, bytes
         fresh = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=folder.parent))
         try:
             fresh.chmod(0o755)
-            (fresh / "kernel.json").write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+            text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+            (fresh / "kernel.json").write_text(text, encoding="utf-8")
             for resource, data in resources.items():
                 (fresh / Path(resource).name).write_bytes(data)
             if folder.exists():

@@ -37,7 +37,7 @@ def read_connection_file(path: Path) -> dict[str, Any]:
         SettingsError: It cannot be read, is no JSON object, or lacks a port or the key.
     """
     try:
-        info = json.loads(path.read_text())
+        info = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise SettingsError(f"Cannot read the connection file {path}: {error.strerror}.") from None
     except ValueError:

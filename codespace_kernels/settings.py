@@ -1,13 +1,15 @@
 """Folders and files of this user, and the few limits that more than one layer shares.
 
 Environment variables win over the platform's defaults, so that tests and side-by-side installations stay apart:
-`CODESPACE_KERNELS_HOME` moves everything, `XDG_*` are honoured through platformdirs.
+`CODESPACE_KERNELS_HOME` moves everything, `XDG_*` are honoured through platformdirs. Modes of files mean nothing on
+Windows: there the folders lie in the user's profile, which others cannot read.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import platform
 import stat
 import sys
 import tempfile
@@ -15,12 +17,16 @@ from pathlib import Path
 
 import platformdirs
 
+from codespace_kernels import platforms
 from codespace_kernels.errors import SettingsError
 
 APP = "codespace-kernels"
 
 MAX_SOCKET_PATH = 100
 """Bytes. A Unix socket's path must fit 104 bytes on macOS (108 on Linux), its terminator included."""
+
+UNIX, LOOPBACK = "unix", "loopback"
+"""Values of `CODESPACE_KERNELS_BROKER_ENDPOINT`."""
 
 
 def data_dir() -> Path:
@@ -35,43 +41,73 @@ def state_dir() -> Path:
     return _private(Path(override) / "state" if override else Path(platformdirs.user_state_dir(APP)))
 
 
+def broker_endpoint() -> str:
+    """Tell where a new broker listens: `UNIX`, or `LOOPBACK`, which Windows has only.
+
+    Raises:
+        SettingsError: `CODESPACE_KERNELS_BROKER_ENDPOINT` has another value.
+    """
+    if not platforms.has_unix_sockets():
+        return LOOPBACK
+    value = os.environ.get("CODESPACE_KERNELS_BROKER_ENDPOINT") or UNIX
+    if value not in {UNIX, LOOPBACK}:
+        raise SettingsError(f"CODESPACE_KERNELS_BROKER_ENDPOINT is {value!r}; it can be {UNIX!r} or {LOOPBACK!r}.")
+    return value
+
+
 def runtime_dir() -> Path:
     """Give the folder of sockets: private, on a local file system, its path short enough for a socket.
 
     The platform's runtime folder where it can be used; else a folder under the system's temporary folder whose name
-    contains the user id and a digest of `data_dir`, so that two homes do not meet.
+    contains the user id and a digest of `data_dir`, so that two homes do not meet. Where the broker needs no socket,
+    any private folder will do, but only when there is no such one: the setting moves nothing that works without it.
 
     Raises:
         SettingsError: No folder can be had that is private to this user.
     """
-    for candidate in _runtime_candidates():
-        try:
-            folder = _private(candidate)
-            # Threads come here at the same time: each has a file of its own.
-            with tempfile.TemporaryFile(dir=folder):
-                pass
-        except (OSError, SettingsError):
-            continue
+    # One after the other: a folder that is looked at is made.
+    usable = filter(_is_usable, _runtime_candidates())
+    longer = None
+    for folder in usable:
         if len(os.fsencode(folder)) + 40 <= MAX_SOCKET_PATH:
             return folder
+        longer = longer or folder
+    if broker_endpoint() == LOOPBACK and (found := longer or next(filter(_is_usable, _any_candidates()), None)):
+        return found
     raise SettingsError(
         f"No private folder for sockets: neither the runtime folder nor {tempfile.gettempdir()} can be used. "
-        "Set XDG_RUNTIME_DIR to a folder of yours with a short path."
+        "Set XDG_RUNTIME_DIR to a folder of yours with a short path, or CODESPACE_KERNELS_BROKER_ENDPOINT=loopback."
     )
+
+
+def _is_usable(folder: Path) -> bool:
+    try:
+        # Threads come here at the same time: each has a file of its own.
+        with tempfile.TemporaryFile(dir=_private(folder)):
+            return True
+    except (OSError, SettingsError):
+        return False
+
+
+def _any_candidates() -> list[Path]:
+    # Homes may be shared between machines, ports are not.
+    return [data_dir() / f"run-{platform.node()}"]
 
 
 def _runtime_candidates() -> list[Path]:
     home = data_dir()
+    if platforms.is_windows():
+        # Not a temporary folder: it is tidied up, and need not be a part of the user's profile.
+        return [home / "run"]
     digest = hashlib.sha256(os.fsencode(home.resolve())).hexdigest()[:10]
-    user = str(os.getuid()) if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
     candidates = []
     if sys.platform != "linux":
         candidates.append(Path(platformdirs.user_runtime_dir(APP)) / digest)
     elif _is_ours(base := os.environ.get("XDG_RUNTIME_DIR", "")):
         # Not by platformdirs: where it does not like the folder it warns, and takes one below /tmp that others may own.
         candidates.append(Path(base) / APP / digest)
-    candidates += [Path(base) / f"{APP[:2]}k-{user}-{digest}" for base in {tempfile.gettempdir(): 0, "/tmp": 0}]  # noqa: S108
-    return candidates
+    name = f"{APP[:2]}k-{platforms.user_id()}-{digest}"
+    return candidates + [Path(base) / name for base in {tempfile.gettempdir(): 0, "/tmp": 0}]  # noqa: S108
 
 
 def _is_ours(folder: str) -> bool:
@@ -80,7 +116,7 @@ def _is_ours(folder: str) -> bool:
         info = Path(folder).stat()
     except OSError:
         return False
-    return Path(folder).is_absolute() and info.st_uid == os.getuid() and not info.st_mode & 0o022
+    return Path(folder).is_absolute() and info.st_uid == platforms.user_id() and not info.st_mode & 0o022
 
 
 def _private(folder: Path) -> Path:
@@ -90,9 +126,9 @@ def _private(folder: Path) -> Path:
         raise SettingsError(
             f"The folder {folder} cannot be made: {error.strerror}. Set CODESPACE_KERNELS_HOME to one that can."
         ) from None
-    if hasattr(os, "getuid"):
+    if not platforms.is_windows():
         info = folder.lstat()
-        if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.getuid():
+        if not stat.S_ISDIR(info.st_mode) or info.st_uid != platforms.user_id():
             raise SettingsError(f"{folder} is not a folder of this user. Remove it or set CODESPACE_KERNELS_HOME.")
         if info.st_mode & 0o077:
             folder.chmod(0o700)

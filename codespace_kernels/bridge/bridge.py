@@ -45,8 +45,7 @@ class BridgeOwner(Protocol):
 class KernelBridge:
     """Makes a remote kernel look like a local one.
 
-    Made by `bind`. All methods are called on the event loop that made it, which must be one with `add_reader` (on
-    Windows, not the Proactor loop).
+    Made by `bind`. All methods are called on the event loop that made it.
 
     What it is given by clients is checked with the local key; what clients get is signed with it. Messages keep their
     order on each channel, and their routing identities. Heartbeats are always answered. `interrupt_request` and

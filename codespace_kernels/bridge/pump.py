@@ -7,6 +7,7 @@ import logging
 from typing import TYPE_CHECKING
 
 import zmq
+from tornado.ioloop import IOLoop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,17 +52,21 @@ class SocketPump:
 
     A ZMQ socket's descriptor is edge-triggered, and any call on the socket may swallow the edge; so `sent_on` must
     follow every send on a socket that is also read.
+
+    The descriptors are watched by Tornado, which does so in a thread where the loop itself cannot: the Proactor loop of
+    Windows, without which no program could be started from a coroutine there.
     """
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self._watch = IOLoop.current()
         self._sources: dict[zmq.Socket[bytes], _Source] = {}
         self._closed = False
 
     def add(self, socket: zmq.Socket[bytes], handler: Callable[[list[bytes]], None]) -> None:
         """Read `socket` from now on; sockets that were added earlier are looked at first."""
         self._sources[socket] = _Source(socket, handler)
-        self._loop.add_reader(int(socket.get(zmq.FD)), self._turn)
+        self._watch.add_handler(int(socket.get(zmq.FD)), self._turn, IOLoop.READ)
         self.sent_on(socket)
 
     def sent_on(self, socket: zmq.Socket[bytes]) -> None:
@@ -76,9 +81,9 @@ class SocketPump:
         if not self._closed:
             self._closed = True
             for socket in self._sources:
-                self._loop.remove_reader(int(socket.get(zmq.FD)))
+                self._watch.remove_handler(int(socket.get(zmq.FD)))
 
-    def _turn(self) -> None:
+    def _turn(self, _descriptor: int, _events: int) -> None:
         for source in self._sources.values():
             if not source.planned:
                 self._drain(source)

@@ -7,7 +7,8 @@ import asyncio
 import sys
 from typing import TYPE_CHECKING
 
-from codespace_kernels.broker.process import run_daemon, serve_forever, set_up_logging
+from codespace_kernels.broker.daemon import run_daemon, run_detached
+from codespace_kernels.broker.process import serve_forever, set_up_logging
 from codespace_kernels.errors import BrokerError
 
 if TYPE_CHECKING:
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
 def main() -> int:
     """Parse the arguments and serve."""
     parser = argparse.ArgumentParser(prog="python -m codespace_kernels.broker", description=__doc__)
-    parser.add_argument("--daemon", action="store_true", help="detach, and return when it serves")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--daemon", action="store_true", help="detach, and return when it serves")
+    where.add_argument("--detached", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--idle-timeout", type=float, default=600.0, help="leave after so many unused seconds")
     parser.add_argument("--activity-interval", type=float, default=60.0, help="seconds between activity notices")
     arguments = parser.parse_args()
@@ -28,7 +31,10 @@ def main() -> int:
         )
 
     if arguments.daemon:
-        return run_daemon(serve)
+        idle, activity = str(arguments.idle_timeout), str(arguments.activity_interval)
+        return run_daemon(serve, ["--idle-timeout", idle, "--activity-interval", activity])
+    if arguments.detached:
+        return run_detached(serve)
     set_up_logging(foreground=True)
     try:
         serve(lambda _: None)

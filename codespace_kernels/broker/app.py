@@ -1,4 +1,7 @@
-"""The broker's HTTP API (see `protocol`). `curl --unix-socket PATH http://localhost/v1/status` debugs it."""
+"""The broker's HTTP API (see `protocol`). `curl --unix-socket PATH http://localhost/v1/status` debugs it.
+
+Where it listens on a port, a `Guard` looks at each request before anything else does.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import tornado.iostream
 import tornado.web
 
+from codespace_kernels.broker.loopback import NONCE_DIGITS, PROOF_PATH
 from codespace_kernels.broker.protocol import API, Access, KernelRequest
 from codespace_kernels.errors import BrokerError, CodespaceKernelsError, SettingsError
 
@@ -18,6 +22,7 @@ if TYPE_CHECKING:
 
     from codespace_kernels.broker.broker import Broker
     from codespace_kernels.broker.kernels import BrokerKernel
+    from codespace_kernels.broker.loopback import Guard
     from codespace_kernels.progress import ProgressEvent
 
 log = logging.getLogger(__name__)
@@ -32,12 +37,22 @@ def error_event(error: BaseException) -> dict[str, Any]:
 
 
 class ApiHandler(tornado.web.RequestHandler):
-    """What all requests share: JSON in, JSON out, errors as they were raised."""
+    """What all requests share: who may ask, JSON in, JSON out, errors as they were raised."""
 
-    def initialize(self, broker: Broker) -> None:
-        """Take the broker that the application serves."""
+    needs_secret = True
+
+    def initialize(self, broker: Broker, guard: Guard | None) -> None:
+        """Take the broker that the application serves, and who keeps strangers out."""
         self.broker = broker
+        self.guard = guard
         self.gone = asyncio.Event()
+
+    def prepare(self) -> None:
+        """Refuse a stranger."""
+        refusal = self.guard.refusal(self.request, with_secret=self.needs_secret) if self.guard else ""
+        if refusal:
+            self.set_status(403)
+            self.finish({"error": BrokerError(refusal).to_json()})
 
     def on_connection_close(self) -> None:
         """Hear that the caller is gone."""
@@ -90,8 +105,22 @@ class UnknownHandler(ApiHandler):
     """Whatever this version does not know."""
 
     def prepare(self) -> None:
-        """Refuse."""
-        raise tornado.web.HTTPError(404)
+        """Refuse whom, then what we do not know."""
+        super().prepare()
+        if not self._finished:
+            raise tornado.web.HTTPError(404)
+
+
+class ProofHandler(ApiHandler):
+    """`GET /proof/NONCE`: proves to a client that holds the secret that the broker does, before it sends it."""
+
+    needs_secret = False
+
+    def get(self, nonce: str) -> None:
+        """Answer; where the operating system keeps strangers out there is nothing to prove."""
+        if self.guard is None:
+            raise tornado.web.HTTPError(404)
+        self.finish(self.guard.proof(nonce))
 
 
 class AboutHandler(ApiHandler):
@@ -226,11 +255,17 @@ class KernelActionHandler(ApiHandler):
         self.finish(kernel.to_json())
 
 
-def make_app(broker: Broker) -> tornado.web.Application:
-    """Give the application that serves a broker."""
-    context = {"broker": broker}
+def make_app(broker: Broker, guard: Guard | None = None) -> tornado.web.Application:
+    """Give the application that serves a broker.
+
+    Args:
+        broker: The broker.
+        guard: Who keeps strangers out; None where the operating system does.
+    """
+    context = {"broker": broker, "guard": guard}
     return tornado.web.Application(
         [
+            (f"{PROOF_PATH}([0-9a-f]{{{NONCE_DIGITS}}})", ProofHandler, context),
             (f"/{API}/?", AboutHandler, context),
             (f"/{API}/status", StatusHandler, context),
             (f"/{API}/quit", QuitHandler, context),

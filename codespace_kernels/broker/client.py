@@ -10,14 +10,16 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from codespace_kernels.broker.endpoint import UnixConnection, socket_path
+from codespace_kernels import platforms
+from codespace_kernels.broker.endpoint import endpoints
 from codespace_kernels.broker.protocol import ALREADY_RUNNING, API, MAX_LINE
 from codespace_kernels.errors import BrokerError, error_from_json
 from codespace_kernels.progress import Progress, ProgressEvent, silent
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import Iterator, Sequence
+
+    from codespace_kernels.broker.endpoint import Endpoint
 
 START_TIMEOUT = 20.0
 """Seconds for a new broker to answer."""
@@ -26,8 +28,11 @@ CALL_TIMEOUT = 30.0
 """Seconds for a short request."""
 
 _SYSTEM_VARIABLES = frozenset(
-    ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TEMP", "TMP", "SYSTEMROOT",
-     "APPDATA", "LOCALAPPDATA", "USERPROFILE", "CODESPACE_KERNELS_HOME", "VIRTUAL_ENV", "DBUS_SESSION_BUS_ADDRESS")
+    ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TEMP", "TMP", "VIRTUAL_ENV",
+     "CODESPACE_KERNELS_HOME", "CODESPACE_KERNELS_BROKER_ENDPOINT", "DBUS_SESSION_BUS_ADDRESS",
+     # Windows: where things are. Without some of these no socket can be opened and no `gh` or `ssh` runs.
+     "SYSTEMROOT", "SYSTEMDRIVE", "WINDIR", "COMSPEC", "PATHEXT", "PROGRAMDATA", "PROGRAMFILES", "APPDATA",
+     "LOCALAPPDATA", "USERPROFILE", "HOMEDRIVE", "HOMEPATH", "USERNAME", "USERDOMAIN")
 )  # fmt: skip
 _NETWORK_VARIABLES = frozenset(
     ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "no_proxy", "all_proxy",
@@ -46,11 +51,14 @@ class BrokerClient:
     """Requests to this user's broker. Every method blocks: coroutines call it through a thread.
 
     Args:
-        path: Of the broker's socket; by default this user's.
+        places: Where a broker may listen; by default this user's.
+
+    Raises:
+        SettingsError: As `endpoints`.
     """
 
-    def __init__(self, path: Path | None = None) -> None:
-        self.path = path or socket_path()
+    def __init__(self, places: Sequence[Endpoint] | None = None) -> None:
+        self._places = endpoints() if places is None else places
 
     def running(self) -> bool:
         """Tell whether a broker answers."""
@@ -87,25 +95,29 @@ class BrokerClient:
                 timeout=START_TIMEOUT,
                 check=False,
                 # Ctrl-C in the terminal of a front end must not end a broker that is just starting.
-                start_new_session=True,
+                **platforms.own_terminal_group(),
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             return 1, str(error)
         words = done.stderr.decode(errors="replace").strip().splitlines()
         return done.returncode, words[-1] if words else f"exit code {done.returncode}"
 
-    def connect(self, timeout: float | None) -> UnixConnection:
+    def connect(self, timeout: float | None) -> http.client.HTTPConnection:
         """Open a connection.
+
+        Args:
+            timeout: Seconds for each read; None waits for ever.
 
         Raises:
             BrokerError: Nobody listens.
         """
-        connection = UnixConnection(self.path, timeout)
-        try:
-            connection.connect()
-        except OSError as error:
-            raise BrokerError(f"No broker answers at {self.path} ({error.strerror or error}).") from None
-        return connection
+        problems = []
+        for place in self._places:
+            try:
+                return place.connect(timeout)
+            except OSError as error:
+                problems.append(f"{place.path} ({error.strerror or error})")
+        raise BrokerError(f"No broker answers at {problems[0]}.")
 
     def call(self, method: str, path: str, body: Any = None, *, timeout: float = CALL_TIMEOUT) -> Any:
         """Make one short request and give its JSON answer.
@@ -155,7 +167,7 @@ class BrokerClient:
         raise BrokerError(f"The broker ended in the middle of POST /{API}/{path}. Its log is beside its socket.")
 
 
-def send(connection: UnixConnection, method: str, path: str, body: Any) -> http.client.HTTPResponse:
+def send(connection: http.client.HTTPConnection, method: str, path: str, body: Any) -> http.client.HTTPResponse:
     """Send a request and give the response, its body unread."""
     data = None if body is None else json.dumps(body).encode()
     connection.request(method, f"/{API}/{path}", data, {"Content-Type": "application/json"})

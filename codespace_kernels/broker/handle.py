@@ -19,7 +19,6 @@ from codespace_kernels.errors import BrokerError, CodespaceKernelsError, KernelE
 from codespace_kernels.progress import Progress, ProgressEvent, silent
 
 if TYPE_CHECKING:
-    from codespace_kernels.broker.endpoint import UnixConnection
     from codespace_kernels.broker.protocol import KernelRequest
 
 log = logging.getLogger(__name__)
@@ -47,7 +46,7 @@ class KernelHandle:
         self._request = request
         self._progress = progress
         self._client = client or BrokerClient()
-        self._connection: UnixConnection | None = None
+        self._connection: http.client.HTTPConnection | None = None
         self._lock = threading.Lock()
         self._closed = False
         self._dead = threading.Event()

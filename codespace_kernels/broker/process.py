@@ -1,27 +1,28 @@
-"""The broker as a process: nobody's child, one a user, gone when nothing needs it."""
+"""The broker as a process: one a user, gone when nothing needs it. How it comes to life is in `daemon`."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import logging.handlers
 import os
 import signal
-import socket
-import sys
 from typing import TYPE_CHECKING
 
 import filelock
 
-from codespace_kernels.broker.endpoint import socket_path
+from codespace_kernels import platforms
+from codespace_kernels.broker.endpoint import endpoints, lock_path
 from codespace_kernels.broker.protocol import ALREADY_RUNNING
 from codespace_kernels.errors import BrokerError
 from codespace_kernels.settings import state_dir
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
+
+    from codespace_kernels.broker.endpoint import Endpoint
+    from codespace_kernels.broker.loopback import Listening
 
 LOG_BYTES = 5_000_000
 """Size at which the log is rotated; one old file is kept."""
@@ -49,89 +50,39 @@ def set_up_logging(*, foreground: bool) -> None:
     logging.basicConfig(level=logging.INFO, handlers=[handler])
 
 
-def detach(report: int) -> None:
-    """Leave the terminal, the session and the standard streams of the process that started us.
+def listen(endpoints: Sequence[Endpoint]) -> tuple[Listening, filelock.FileLock]:
+    """Become this user's broker: take the lock, then listen at the first of the endpoints.
 
-    Args:
-        report: File descriptor that stays open, for telling the parent how it went.
-    """
-    os.setsid()
-    os.chdir("/")
-    null = os.open(os.devnull, os.O_RDWR)
-    for fd in (0, 1, 2):
-        if fd != report:
-            os.dup2(null, fd)
-
-
-def run_daemon(serve: Callable[[Callable[[str], None]], None]) -> int:
-    """Run `serve` in a detached child; return when it says that it serves, or why it does not.
-
-    The parent's exit is what makes the child nobody's descendant, so that a front end that ends all its descendants
-    does not reach it.
-
-    Args:
-        serve: Called in the child with a function to call once: with an empty text when it serves, else with the
-            reason.
-
-    Returns:
-        Exit code for the parent: 0 when the child serves.
-    """
-    read_end, write_end = os.pipe()
-    if os.fork():
-        os.close(write_end)
-        with os.fdopen(read_end) as pipe:
-            answer = pipe.read()
-        if answer == "ok":
-            return 0
-        print(answer or f"It ended at once; see {log_path()}.", file=sys.stderr)  # noqa: T201  (read by who started us)
-        return ALREADY_RUNNING if answer.startswith(AlreadyRunningError.__name__) else 1
-    os.close(read_end)
-
-    def report(problem: str) -> None:
-        with contextlib.suppress(OSError):
-            os.write(write_end, (problem or "ok").encode())
-            os.close(write_end)
-
-    detach(write_end)
-    try:
-        set_up_logging(foreground=False)
-        serve(report)
-    except Exception as error:  # the parent must hear of whatever it was
-        logging.getLogger(__name__).exception("the broker ended")
-        report(f"{type(error).__name__}: {error}")
-        os._exit(1)
-    os._exit(0)
-
-
-def listen(path: Path) -> tuple[socket.socket, filelock.FileLock]:
-    """Become this user's broker: take the lock, then listen.
-
-    The lock is held for life, so that a second broker cannot take the socket of a live one, and is freed by the
-    operating system when a broker is killed, so that its left-over socket file is no hindrance.
+    The lock is held for life, so that a second broker cannot take the place of a live one, and is freed by the
+    operating system when a broker is killed, so that the file it left is no hindrance.
 
     Raises:
         AlreadyRunningError: Another broker is alive.
-        BrokerError: The socket cannot be made.
+        BrokerError: It cannot listen there.
     """
-    lock = filelock.FileLock(path.with_suffix(".lock"), mode=0o600)
+    lock = filelock.FileLock(lock_path(), mode=0o600)
+    place = endpoints[0]
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:
-        raise AlreadyRunningError(f"Another broker of this user is alive at {path}.") from None
+        raise AlreadyRunningError(f"Another broker of this user is alive at {place.path}.") from None
     try:
-        path.unlink(missing_ok=True)
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        sock.setblocking(False)
-        old = os.umask(0o177)
-        try:
-            sock.bind(str(path))
-        finally:
-            os.umask(old)
-        sock.listen(128)
+        for endpoint in endpoints:
+            endpoint.clear()
+        return place.listen(), lock
     except OSError as error:
         lock.release()
-        raise BrokerError(f"Cannot listen at {path}: {error.strerror}.") from None
-    return sock, lock
+        raise BrokerError(f"Cannot listen at {place.path}: {error.strerror or error}.") from None
+
+
+def end_on_signals(end: Callable[[], object]) -> None:
+    """Call a function of the running loop when this process is told to end."""
+    loop = asyncio.get_running_loop()
+    for number in platforms.ending_signals():
+        try:
+            loop.add_signal_handler(number, end)
+        except NotImplementedError:  # loops of Windows
+            signal.signal(number, lambda *_: loop.call_soon_threadsafe(end))
 
 
 async def serve_forever(
@@ -152,14 +103,12 @@ async def serve_forever(
     from codespace_kernels.broker.app import make_app
     from codespace_kernels.broker.broker import Broker
 
-    path = socket_path()
-    sock, lock = listen(path)
+    places = endpoints()
+    listening, lock = listen(places)
     broker = Broker(idle_timeout=idle_timeout, activity_interval=activity_interval)
-    server = tornado.httpserver.HTTPServer(make_app(broker))
-    server.add_socket(sock)
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, broker.idle.set)
+    server = tornado.httpserver.HTTPServer(make_app(broker, listening.guard))
+    server.add_socket(listening.socket)
+    end_on_signals(broker.idle.set)
     watch = asyncio.create_task(broker.watch_idleness())
     report("")
     try:
@@ -168,7 +117,7 @@ async def serve_forever(
         watch.cancel()
         # The next broker may start while this one says goodbye: give the place free first.
         server.stop()
-        path.unlink(missing_ok=True)
+        places[0].clear()
         lock.release()
         await broker.close()
         await server.close_all_connections()

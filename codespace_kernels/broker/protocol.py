@@ -1,4 +1,4 @@
-"""What front ends and the broker say to each other: HTTP/1.1 with JSON on a Unix socket.
+"""What front ends and the broker say to each other: HTTP/1.1 with JSON on a Unix socket or a loopback port.
 
 Long requests answer with a stream of JSON objects, one a line, each with an `event`: `progress` any number of times,
 then one `result` or `error`. The stream of `POST /v1/kernels` goes on after its `ready`: that open request *is* the

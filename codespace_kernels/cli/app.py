@@ -10,7 +10,7 @@ import sys
 import traceback
 from typing import TYPE_CHECKING
 
-from codespace_kernels import __version__
+from codespace_kernels import __version__, platforms
 from codespace_kernels.errors import CodespaceKernelsError
 
 if TYPE_CHECKING:
@@ -29,6 +29,9 @@ VERBS = {
 }
 """Every verb and its line in `--help`. A verb's module is imported only when the verb is used."""
 
+EMULATING = frozenset(("demo", "emulator"))
+"""Verbs that need what Windows does not have."""
+
 EPILOG = """\
 exit codes:
   0    done
@@ -43,6 +46,9 @@ exit codes:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; give its exit code. Bad usage ends in SystemExit, as argparse has it."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    if platforms.is_windows() and _wanted(arguments) in EMULATING:
+        text = "The emulator runs on Linux and macOS only: its codespaces are processes of this machine. Use WSL."
+        return _fail(text, 2, debug=False)
     options = build_parser(arguments).parse_args(arguments)
     if options.debug:
         logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -75,14 +81,18 @@ def build_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     parser.add_argument("--debug", action="store_true", help="log what is done to stderr, and show tracebacks")
     verbs = parser.add_subparsers(metavar="VERB", required=True)
-    # Options before the verb take no value, so the first word is the verb.
-    wanted = next((word for word in arguments if not word.startswith("-")), "")
+    wanted = _wanted(arguments)
     for verb, summary in VERBS.items():
         if verb == wanted:
             importlib.import_module(f"codespace_kernels.cli.{verb}").add_parser(verbs)
         else:
             verbs.add_parser(verb, help=summary)
     return parser
+
+
+def _wanted(arguments: Sequence[str]) -> str:
+    # Options before the verb take no value, so the first word is the verb.
+    return next((word for word in arguments if not word.startswith("-")), "")
 
 
 def _fail(text: str, code: int, *, debug: bool) -> int:

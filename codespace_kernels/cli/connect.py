@@ -121,7 +121,12 @@ def write_specs(access: Access, answer: dict[str, Any], wanted: list[str]) -> li
     }
     written = kernelspecs.write(workspace, targets)
     return [
-        WrittenSpec(name, json.loads((folder / "kernel.json").read_text())["display_name"], target.kernel, folder)
+        WrittenSpec(
+            name,
+            json.loads((folder / "kernel.json").read_text(encoding="utf-8"))["display_name"],
+            target.kernel,
+            folder,
+        )
         for target, (name, folder) in zip(targets, written.items(), strict=True)
     ]
 

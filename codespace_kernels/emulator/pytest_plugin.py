@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from codespace_kernels import platforms
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -23,6 +25,8 @@ def emulator_options() -> dict[str, Any]:
 
 
 def _run(options: dict[str, Any]) -> Iterator[ThreadedEmulator]:
+    if platforms.is_windows():
+        pytest.skip("the emulator runs on Linux and macOS only")
     from codespace_kernels.emulator.server import Emulator
     from codespace_kernels.emulator.threaded import ThreadedEmulator
 

@@ -13,6 +13,7 @@ import os
 import shutil
 from typing import TYPE_CHECKING
 
+from codespace_kernels import platforms
 from codespace_kernels.errors import NoTokenError, SettingsError
 from codespace_kernels.github.hosts import host_of, is_github_hosted, is_loopback
 from codespace_kernels.github.keyrings import KeyringSource
@@ -191,7 +192,10 @@ def find_gh(env: Mapping[str, str]) -> str | None:
 async def _output_of(program: str, args: Sequence[str], env: Mapping[str, str], timeout: float) -> str:
     """Run a program to its end; gives what it wrote to stdout, empty when it failed or took too long."""
     devnull, pipe = asyncio.subprocess.DEVNULL, asyncio.subprocess.PIPE
-    process = await asyncio.create_subprocess_exec(program, *args, env=env, stdin=devnull, stdout=pipe, stderr=devnull)
+    apart = platforms.own_terminal_group()
+    process = await asyncio.create_subprocess_exec(
+        program, *args, env=env, stdin=devnull, stdout=pipe, stderr=devnull, **apart
+    )
     try:
         async with asyncio.timeout(timeout):
             output, _ = await process.communicate()

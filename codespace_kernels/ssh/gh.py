@@ -12,6 +12,7 @@ import re
 import subprocess
 from typing import TYPE_CHECKING
 
+from codespace_kernels import platforms
 from codespace_kernels.errors import NoSshServerError, SshError, WaitTimeoutError
 from codespace_kernels.progress import ProgressEvent
 from codespace_kernels.ssh.connection import SshConnection
@@ -111,7 +112,7 @@ async def _ask_user(gh: str, codespace: str, environment: Mapping[str, str]) -> 
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=dict(environment),
-            start_new_session=True,
+            **platforms.own_terminal_group(),
         )
     except OSError as error:
         raise SshError(f"{gh} cannot be started: {error.strerror or error}.") from None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import os
 from typing import TYPE_CHECKING
 
 import filelock
@@ -19,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_ssh_private_key,
 )
 
-from codespace_kernels import settings
+from codespace_kernels import platforms, settings
 from codespace_kernels.errors import SshError, WaitTimeoutError
 from codespace_kernels.ssh.files import replace_file
 
@@ -86,7 +85,7 @@ def _load(path: Path) -> UserKey:
         raise SshError(
             f"{path} holds no SSH key that can be used ({error}). Move the file away to have a new key made."
         ) from None
-    if os.name == "posix" and path.stat().st_mode & 0o077:
+    if not platforms.is_windows() and path.stat().st_mode & 0o077:
         # OpenSSH refuses such a file, and gh hands it to OpenSSH.
         logger.warning("%s could be read by others; its permissions are 0600 now", path)
         path.chmod(0o600)

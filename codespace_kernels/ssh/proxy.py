@@ -12,6 +12,7 @@ import threading
 from pathlib import PurePath
 from typing import IO, TYPE_CHECKING
 
+from codespace_kernels import platforms
 from codespace_kernels.errors import SshError
 from codespace_kernels.ssh.threads import run_blocking
 from codespace_kernels.ssh.wire import SocketWire
@@ -43,7 +44,7 @@ class ProxyProcess:
 
     @classmethod
     async def start(
-        cls, argv: Sequence[str], environment: Mapping[str, str], *, use_pipes: bool = os.name == "nt"
+        cls, argv: Sequence[str], environment: Mapping[str, str], *, use_pipes: bool = platforms.is_windows()
     ) -> ProxyProcess:
         """Start the program.
 
@@ -79,7 +80,7 @@ class ProxyProcess:
                 stderr=subprocess.PIPE,
                 env=dict(environment),
                 # Ctrl-C in the terminal is for the front end, not for a connection that others share.
-                start_new_session=True,
+                **platforms.own_terminal_group(),
             )
         except OSError as error:
             ours.close()
