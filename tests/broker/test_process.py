@@ -9,12 +9,13 @@ import stat
 import subprocess
 import sys
 import time
+import urllib.request
 
 import psutil
 import pytest
 
 from codespace_kernels.broker.client import BrokerClient, broker_environment
-from codespace_kernels.broker.endpoint import socket_path
+from codespace_kernels.broker.endpoint import loopback_path, socket_path
 from codespace_kernels.errors import BrokerError, KernelNotFoundError, SettingsError
 
 
@@ -33,9 +34,19 @@ def ended(pid):
         return True
 
 
+@pytest.fixture(params=["unix", "loopback"])
+def endpoint(request):
+    return request.param
+
+
+only_unix = pytest.mark.parametrize("endpoint", ["unix"], indirect=True)
+only_loopback = pytest.mark.parametrize("endpoint", ["loopback"], indirect=True)
+
+
 @pytest.fixture
-def client(tmp_path_factory, monkeypatch):
+def client(tmp_path_factory, monkeypatch, endpoint):
     monkeypatch.setenv("CODESPACE_KERNELS_HOME", str(tmp_path_factory.mktemp("home")))
+    monkeypatch.setenv("CODESPACE_KERNELS_BROKER_ENDPOINT", endpoint)
     client = BrokerClient()
     yield client
     if client.running():
@@ -65,28 +76,57 @@ def test_started_by_many_at_once_is_one_broker(client):
     assert outcomes == [None] * 4
 
 
-def test_socket_is_private(client):
+def test_file_that_leads_to_it_is_private(client, endpoint):
     client.ensure()
-    path = socket_path()
+    path, other = (socket_path(), loopback_path()) if endpoint == "unix" else (loopback_path(), socket_path())
+    assert path.exists()
+    assert not other.exists()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     assert len(os.fsencode(path)) < 104
 
 
-def test_left_over_socket_file_is_no_hindrance(client):
+def test_left_over_file_is_no_hindrance(client, endpoint):
     client.ensure()
     pid = client.call("GET", "")["pid"]
     os.kill(pid, signal.SIGKILL)
     wait_until(lambda: ended(pid), "the killed broker to be gone")
-    assert socket_path().exists()
+    assert (socket_path() if endpoint == "unix" else loopback_path()).exists()
+    assert not client.running()
     client.ensure()
     assert client.call("GET", "")["pid"] != pid
+
+
+def test_front_ends_with_another_setting_share_the_broker(client, endpoint, monkeypatch):
+    client.ensure()
+    monkeypatch.setenv("CODESPACE_KERNELS_BROKER_ENDPOINT", "loopback" if endpoint == "unix" else "unix")
+    other = BrokerClient()
+    other.ensure()
+    assert other.call("GET", "")["pid"] == client.call("GET", "")["pid"]
+
+
+def test_file_of_the_other_kind_that_a_killed_broker_left_is_removed(client, endpoint, monkeypatch):
+    client.ensure()
+    pid = client.call("GET", "")["pid"]
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: ended(pid), "the killed broker to be gone")
+    monkeypatch.setenv("CODESPACE_KERNELS_BROKER_ENDPOINT", "loopback" if endpoint == "unix" else "unix")
+    BrokerClient().ensure()
+    assert not (socket_path() if endpoint == "unix" else loopback_path()).exists()
+    assert client.running()
+
+
+def test_unknown_kind_of_endpoint(monkeypatch):
+    monkeypatch.setenv("CODESPACE_KERNELS_BROKER_ENDPOINT", "carrier-pigeon")
+    with pytest.raises(SettingsError, match="'carrier-pigeon'; it can be 'unix' or 'loopback'"):
+        BrokerClient()
 
 
 def test_leaves_when_unused(client):
     process = subprocess.Popen([sys.executable, "-m", "codespace_kernels.broker", "--idle-timeout", "0.3"])
     assert process.wait(20) == 0
     assert not socket_path().exists()
+    assert not loopback_path().exists()
 
 
 def test_second_one_refuses(client):
@@ -98,6 +138,7 @@ def test_second_one_refuses(client):
     assert done.stderr.strip().startswith("Another broker of this user is alive")
 
 
+@only_unix
 def test_answers_over_plain_http(client):
     client.ensure()
     with socket.socket(socket.AF_UNIX) as sock:
@@ -105,6 +146,17 @@ def test_answers_over_plain_http(client):
         sock.sendall(b"GET /v1/status HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         data = b"".join(iter(lambda: sock.recv(65536), b""))
     status = json.loads(data.partition(b"\r\n\r\n")[2])
+    assert status["workspaces"] == status["kernels"] == []
+
+
+@only_loopback
+def test_answers_over_plain_http_on_its_port(client):
+    client.ensure()
+    port, secret = (json.loads(loopback_path().read_text())[name] for name in ("port", "secret"))
+    request = urllib.request.Request(f"http://127.0.0.1:{port}/v1/status")
+    request.add_header("Authorization", f"Bearer {secret}")
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        status = json.load(answer)
     assert status["workspaces"] == status["kernels"] == []
 
 
@@ -124,7 +176,8 @@ def test_bad_requests(client, path, body, error, text):
     assert client.running()
 
 
-def test_no_broker():
+def test_no_broker(monkeypatch, endpoint):
+    monkeypatch.setenv("CODESPACE_KERNELS_BROKER_ENDPOINT", endpoint)
     with pytest.raises(BrokerError, match="No broker answers"):
         BrokerClient().call("GET", "status")
 
