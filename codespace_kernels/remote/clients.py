@@ -141,6 +141,8 @@ class Client:
             log.warning("command dropped: %s", error)
             return
         if request.get("do") == "detach":
+            # Before the server watches for itself: it only hears of what happens from then on.
+            self._tell_statuses()
             self._release(request["number"])
         self._tell_server({"client": self.session.session_id, "request": request})
 

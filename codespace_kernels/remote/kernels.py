@@ -8,7 +8,7 @@ import datetime
 import inspect
 import os
 import signal
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Set
 
 START_LIMIT = 60.0
 """Seconds that a restarted kernel may take until it answers."""
@@ -67,6 +67,9 @@ class Kernels:
         self._folder = folder
         self._starting: Dict[str, "asyncio.Future[None]"] = {}
         self._starts: Dict[str, _Start] = {}
+        self._ours: Set[str] = set()
+        self._begin_server_watch = manager.start_watching_activity
+        manager.start_watching_activity = self._watch_unless_ours
 
     def __contains__(self, kernel_id: str) -> bool:
         return kernel_id in self._manager
@@ -107,6 +110,7 @@ class Kernels:
     async def _start(self, kernel_id: str, name: str, folder: str, env: Dict[str, str]) -> None:
         self._check_spec(name)
         cwd = self._existing_folder(folder)
+        self._ours = {known for known in self._ours if known in self._manager} | {kernel_id, *self._starting}
         try:
             # `env` replaces the whole environment of the process, so ours goes into it.
             options = {"kernel_name": name, "kernel_id": kernel_id, "cwd": cwd, "env": {**os.environ, **env}}
@@ -114,6 +118,7 @@ class Kernels:
             # Done already, unless the user configured pending kernels.
             await _done(self._manager.get_kernel(kernel_id).ready)
         except Exception as error:
+            self._ours.discard(kernel_id)
             raise CommandError("KernelStartError", "The kernel %r did not start: %s" % (name, error)) from error
         self._end_autorestart(kernel_id)
         self._starts = {known: self._starts[known] for known in self._starts if known in self._manager}
@@ -264,12 +269,26 @@ class Kernels:
         The server checks and parses each message on its main loop, four times the work of carrying it, and when it
         cannot keep up it loses some, the closing `idle` among them: the kernel then counts as busy for ever.
         """
+        self._ours.add(kernel_id)
         self._manager.stop_watching_activity(kernel_id)
+
+    def _watch_unless_ours(self, kernel_id: str) -> None:
+        """In place of the server's `start_watching_activity`, which would subscribe to each kernel that it starts.
+
+        A subscription that ends while the kernel's publisher is given a new limit (see `probe`) can end the kernel:
+        libzmq 4.3.5 sends the limit to the far end of each of its pipes, without asking whether that is still there.
+        """
+        if kernel_id in self._ours:
+            self._manager.get_kernel(kernel_id).reason = ""
+            self.touch(kernel_id)
+        else:
+            self._begin_server_watch(kernel_id)
 
     def give_back_activity(self, kernel_id: str) -> None:
         """Let the server watch a kernel again that no client of the link has open."""
-        if kernel_id in self._manager:
-            self._manager.start_watching_activity(kernel_id)
+        self._ours.discard(kernel_id)
+        if kernel_id in self._manager and not getattr(self._manager.get_kernel(kernel_id), "_activity_stream", None):
+            self._begin_server_watch(kernel_id)
 
     def connected(self, kernel_id: str) -> None:
         """Count a client, so that the server does not cull the kernel under it."""

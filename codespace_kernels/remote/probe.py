@@ -38,9 +38,13 @@ PUBLISHER_LIMIT = 1000000
 """Messages that the publisher of an IPython kernel keeps for a subscriber. Limited: one that hangs costs memory."""
 
 _LIFT = (
-    "(lambda thread: thread.schedule(lambda: setattr(thread.socket, 'sndhwm', %d)))"
-    "(get_ipython().kernel.iopub_socket.io_thread)" % PUBLISHER_LIMIT
+    "(lambda thread, pause: thread.schedule(lambda: (thread.socket.events, pause(0.001), thread.socket.events,"
+    " setattr(thread.socket, 'sndhwm', %d))))"
+    "(get_ipython().kernel.iopub_socket.io_thread, __import__('time').sleep)" % PUBLISHER_LIMIT
 )
+"""Setting the option makes libzmq 4.3.5 write to the far end of every pipe of the socket, also of one whose subscriber
+has just gone and which it has not been told to forget yet: use after free. Asking for events is what tells it, so it is
+asked before and after a moment in which its own thread can answer."""
 
 
 class Probe:

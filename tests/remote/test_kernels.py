@@ -51,6 +51,27 @@ async def test_the_first_execute_loses_nothing(client: LinkClient) -> None:
         await recorder.kernel.shutdown()
 
 
+async def test_the_server_subscribes_only_to_kernels_that_nobody_has_open(client: LinkClient) -> None:
+    """A subscription that goes while the publisher's limit is lifted can end the kernel."""
+    recorder = Recorder(await client.start_kernel("python3"))
+    await recorder.run("pass")
+    code = "import json, pathlib, sys; print(json.loads(pathlib.Path(sys.argv[-1]).read_text())['iopub_port'])"
+    port = int(recorder.text(await recorder.run(code)))
+    server = psutil.Process((await client.server_info())["pid"])
+
+    def subscriptions() -> list[object]:
+        return [c for c in server.net_connections("tcp") if c.raddr and c.raddr.port == port]
+
+    assert not subscriptions()
+    await recorder.kernel.close()
+    async with asyncio.timeout(10):
+        while not subscriptions():
+            await asyncio.sleep(0.02)
+    (again,) = [kernel for kernel in await client.kernels() if kernel["id"] == recorder.kernel.kernel_id]
+    assert again["execution_state"] == "idle"
+    await delete_over_rest(client, "DELETE", f"api/kernels/{recorder.kernel.kernel_id}")
+
+
 async def test_replies_carry_the_identities_of_their_request(recorder: Recorder) -> None:
     requests = [recorder.request("pass", identities) for identities in [(b"one",), (b"\0two", b"hop"), ()]]
     await recorder.until(lambda: all(recorder.of_request(request, Channel.SHELL) for request in requests))
