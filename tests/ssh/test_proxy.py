@@ -39,13 +39,14 @@ async def test_carries_a_session(connect, sshd, use_pipes):
     argv = [sys.executable, "-c", NETCAT, str(sshd.port)]
     proxy = await ProxyProcess.start(argv, os.environ, use_pipes=use_pipes)
     children = living_children()
+    assert [child for child in children if NETCAT in command_line(child)]
     connection = await connect(wire=proxy.wire, release=proxy.close)
     stream = await connection.open_command("cat")
     data = os.urandom(5_000_000)
     _, echoed = await asyncio.gather(stream.write(data), read_exactly(stream, len(data)))
     assert echoed == data
     await connection.close()
-    assert not [child for child in children if is_alive(child) and "-c" in command_line(child)]
+    assert not [child for child in children if is_alive(child) and NETCAT in command_line(child)]
 
 
 async def test_what_it_says_on_stderr_is_the_reason(connect):
