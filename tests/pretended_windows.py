@@ -54,4 +54,5 @@ def pretended_windows(folder: Path, *, job_holds_on: bool = False) -> dict[str, 
     """
     (folder / "sitecustomize.py").write_text(_SITECUSTOMIZE)
     job = {"PYTHON_JOB_HOLDS_ON": "1"} if job_holds_on else {}
-    return {**os.environ, "PYTHONPATH": str(folder), "PYTHON_FLAGS_FILE": str(folder / "flags"), **job}
+    path = os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH"))))
+    return {**os.environ, "PYTHONPATH": path, "PYTHON_FLAGS_FILE": str(folder / "flags"), **job}

@@ -2,12 +2,13 @@
 
 import os
 import stat
+import tempfile
 import threading
 from pathlib import Path
 
 import pytest
 
-from codespace_kernels import settings
+from codespace_kernels import platforms, settings
 from codespace_kernels.errors import SettingsError
 
 
@@ -55,6 +56,37 @@ def test_runtime_folder_that_cannot_be_used(home, monkeypatch, problem):
     assert not chosen.is_relative_to(folder)
     assert len(bytes(chosen / "broker.sock")) <= settings.MAX_SOCKET_PATH
     chosen.rmdir()
+
+
+def test_folder_without_room_for_sockets_is_taken_where_none_are_needed(home, monkeypatch):
+    usual = settings.runtime_dir()
+    monkeypatch.setattr(settings, "MAX_SOCKET_PATH", 10)
+    with pytest.raises(SettingsError, match="or CODESPACE_KERNELS_BROKER_ENDPOINT=loopback"):
+        settings.runtime_dir()
+    monkeypatch.setenv("CODESPACE_KERNELS_BROKER_ENDPOINT", "loopback")
+    assert settings.runtime_dir() == usual
+
+
+def test_home_is_taken_where_no_other_folder_can_be_had_and_no_sockets_are_needed(home, monkeypatch):
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    monkeypatch.setattr(tempfile, "tempdir", "/tmp")
+    other = settings.runtime_dir()
+    other.rmdir()
+    other.touch()
+    try:
+        with pytest.raises(SettingsError, match="No private folder"):
+            settings.runtime_dir()
+        monkeypatch.setenv("CODESPACE_KERNELS_BROKER_ENDPOINT", "loopback")
+        assert settings.runtime_dir().parent == settings.data_dir()
+    finally:
+        other.unlink()
+
+
+def test_folders_on_windows(home, monkeypatch):
+    monkeypatch.setattr(platforms, "is_windows", lambda: True)
+    monkeypatch.setattr(platforms, "user_id", lambda: 1 / 0)
+    assert settings.broker_endpoint() == "loopback"
+    assert settings.runtime_dir() == home / "home" / "run"
 
 
 def test_home_that_is_no_folder(home, monkeypatch):
