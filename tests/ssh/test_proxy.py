@@ -38,15 +38,14 @@ while data := sock.recv(65536):
 async def test_carries_a_session(connect, sshd, use_pipes):
     argv = [sys.executable, "-c", NETCAT, str(sshd.port)]
     proxy = await ProxyProcess.start(argv, os.environ, use_pipes=use_pipes)
-    children = living_children()
-    assert [child for child in children if NETCAT in command_line(child)]
     connection = await connect(wire=proxy.wire, release=proxy.close)
+    (child,) = [child for child in living_children() if NETCAT in command_line(child)]
     stream = await connection.open_command("cat")
     data = os.urandom(5_000_000)
     _, echoed = await asyncio.gather(stream.write(data), read_exactly(stream, len(data)))
     assert echoed == data
     await connection.close()
-    assert not [child for child in children if is_alive(child) and NETCAT in command_line(child)]
+    assert not is_alive(child)
 
 
 async def test_what_it_says_on_stderr_is_the_reason(connect):
@@ -67,9 +66,12 @@ async def test_program_that_ignores_its_end(sshd):
     proxy = await ProxyProcess.start(
         ["sh", "-c", "trap '' TERM; echo ready >&2; while :; do sleep 1; done"], os.environ
     )
-    process = next(p for p in living_children() if "trap" in command_line(p))
+    async with asyncio.timeout(10):
+        # A program that has just been started has no arguments yet.
+        while not (found := [p for p in living_children() if "trap" in command_line(p)]):
+            await asyncio.sleep(0.01)
     await proxy.close()
-    assert not is_alive(process)
+    assert not is_alive(found[0])
 
 
 @pytest.fixture(scope="session")
