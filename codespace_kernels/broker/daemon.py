@@ -23,7 +23,8 @@ SERVES = "ok"
 """What a broker says to its starter when it serves; else it says why not, and ends."""
 
 _END_SECONDS = 5.0
-_STANDARD_STREAMS = (0, 1, 2)
+_STDOUT = 1
+_STANDARD_STREAMS = (0, _STDOUT, 2)
 
 
 def run_daemon(serve: Serve, arguments: Sequence[str]) -> int:
@@ -53,7 +54,8 @@ def run_detached(serve: Serve) -> int:
     """
     # A folder that is some process's current one cannot be removed on Windows.
     os.chdir(state_dir())
-    return _serve(serve, sys.stdout.fileno())
+    # By number: `pythonw.exe` need not have a `sys.stdout`.
+    return _serve(serve, _STDOUT)
 
 
 def _serve(serve: Serve, report_to: int) -> int:

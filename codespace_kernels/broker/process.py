@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from codespace_kernels.broker.endpoint import Endpoint
     from codespace_kernels.broker.loopback import Listening
 
+MAX_BODY = 16 * 1024 * 1024
+"""Bytes of a request's body. It is read before the request is judged, and on a port everybody may send one."""
+
 LOG_BYTES = 5_000_000
 """Size at which the log is rotated; one old file is kept."""
 
@@ -106,7 +109,7 @@ async def serve_forever(
     places = endpoints()
     listening, lock = listen(places)
     broker = Broker(idle_timeout=idle_timeout, activity_interval=activity_interval)
-    server = tornado.httpserver.HTTPServer(make_app(broker, listening.guard))
+    server = tornado.httpserver.HTTPServer(make_app(broker, listening.guard), max_body_size=MAX_BODY)
     server.add_socket(listening.socket)
     end_on_signals(broker.idle.set)
     watch = asyncio.create_task(broker.watch_idleness())

@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from codespace_kernels import platforms
 from codespace_kernels.broker import loopback
 from codespace_kernels.broker.client import BrokerClient
 from codespace_kernels.broker.endpoint import loopback_path
@@ -124,6 +125,43 @@ def test_file_that_makes_no_sense_is_no_broker(client, content):
     with pytest.raises(BrokerError, match=r"No broker answers at .*broker.json \(its content is not a broker's\)"):
         client.call("GET", "")
     client.ensure()
+
+
+def test_file_that_another_process_looks_at_on_windows(client, monkeypatch):
+    refusals = iter([PermissionError(13, "in use")] * 3)
+    monkeypatch.setattr(platforms, "is_windows", lambda: True)
+    replace = loopback.replace_file
+
+    def replace_file(path, content):
+        if error := next(refusals, None):
+            raise error
+        replace(path, content)
+
+    monkeypatch.setattr(loopback, "replace_file", replace_file)
+    place = loopback.LoopbackEndpoint(loopback_path())
+    listening = place.listen()
+    with listening.socket:
+        assert json.loads(place.path.read_text())["port"] == listening.guard.port
+    place.clear()
+    assert not place.path.exists()
+
+
+def test_port_whose_file_cannot_be_written_is_not_kept(client, monkeypatch):
+    def replace_file(path, content):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(loopback, "replace_file", replace_file)
+    before = psutil.Process().net_connections()
+    with pytest.raises(PermissionError):
+        loopback.LoopbackEndpoint(loopback_path()).listen()
+    assert psutil.Process().net_connections() == before
+
+
+def test_body_without_end_is_cut_off(place):
+    with socket.create_connection(("127.0.0.1", place["port"]), timeout=10) as sock:
+        head = f"POST /v1/kernels HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {2**30}\r\n\r\n"
+        sock.sendall(head.encode())
+        assert sock.recv(100).startswith(b"HTTP/1.1 400 ")
 
 
 class Stranger:
