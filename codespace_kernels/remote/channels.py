@@ -57,7 +57,7 @@ class KernelChannels:
         self._deliver = deliver
         self._observe = observe
         self._ready = ready
-        self._identity = uuid.uuid4().hex.encode()
+        self._identity = b""
         self._sockets: Dict[int, Any] = {}
         self._monitor: Optional[Any] = None
         self._held: Deque[Tuple[int, List[bytes]]] = deque()
@@ -68,6 +68,9 @@ class KernelChannels:
         """Connect (anew) to the kernel that `info` describes; requests are held until iopub is subscribed."""
         self.close()
         self._info = info
+        # One for all channels: stdin is answered to it. A new one each time: while the old connections are being closed
+        # a kernel that does not set ROUTER_HANDOVER ignores another one of the same identity, for good.
+        self._identity = uuid.uuid4().hex.encode()
         self._state = _PROBING
         self._probe = Probe(info)
         self._lifting = False

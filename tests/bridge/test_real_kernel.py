@@ -30,7 +30,7 @@ async def test_stock_client_runs_code(bridge, kernel):
         content, output = await run(client, "print(6 * 7)")
         assert content["status"] == "ok"
         assert text(output) == "42\n"
-        assert await client.complete("pri", reply=True, timeout=10)
+        assert await client.complete("pri", reply=True, timeout=60)
         assert client.hb_channel.is_beating()
     finally:
         client.stop_channels()

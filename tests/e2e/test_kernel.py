@@ -95,7 +95,8 @@ async def test_input_from_two_clients(kernel_name):
 
 async def test_completion_and_inspection(kernel_name):
     async with running_kernel(kernel_name) as (_, client):
-        await execute(client, "remarkable_name = 1")
+        # By jedi, its cache cold, it may take longer than anybody waits.
+        await execute(client, "%config Completer.use_jedi = False\nremarkable_name = 1")
         reply = await reply_to(client, client.complete("remarkable_n", 12))
         assert "remarkable_name" in reply["content"]["matches"]
         reply = await reply_to(client, client.inspect("len", 3))

@@ -46,6 +46,8 @@ async def test_stock_client(bridge):
         content, output = await run(client, "print(6 * 7)")
         assert content["status"] == "ok"
         assert text(output) == "42\n"
+        # By jedi, its cache cold, it may take longer than anybody waits.
+        await run(client, "%config Completer.use_jedi = False")
         reply = await client.complete("pri", reply=True, timeout=10)
         assert "print" in reply["content"]["matches"]
         content, output = await run(client, "1 / 0")

@@ -180,3 +180,14 @@ def test_what_was_meant_for_a_dead_process_does_not_reach_the_next(make_rig: Cal
     rig.channels.open(kernel.info)
     rig.until(lambda: kernel.executed)
     assert [content["code"] for content in kernel.executed] == ["while it restarts"]
+
+
+def test_a_kernel_without_handover_hears_the_new_connections(make_rig: Callable[[SlowKernel], Rig]) -> None:
+    kernel = SlowKernel((CONTROL,))
+    rig = make_rig(kernel)
+    for name, channel in (("shell", SHELL), ("control", CONTROL), ("iopub", IOPUB)):
+        kernel.bind(name, channel)
+    for count in range(1, 30):
+        rig.execute(str(count))
+        rig.until(lambda count=count: len(kernel.executed) == count)  # type: ignore[misc]
+        rig.channels.open(kernel.info)
