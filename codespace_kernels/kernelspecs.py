@@ -5,22 +5,24 @@ One folder for each kernel of a workspace, in the user's own kernels folder, the
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
 import shutil
-import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jupyter_core.paths import jupyter_data_dir
 
-from codespace_kernels import __version__
+from codespace_kernels import __version__, platforms
 from codespace_kernels.errors import SettingsError
 from codespace_kernels.target import Target
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from codespace_kernels.providers.base import Workspace
     from codespace_kernels.remote_kernel import RemoteKernelSpec
     from codespace_kernels.target import Account
@@ -42,10 +44,17 @@ def _slug(text: str) -> str:
 
 
 class InstalledSpec(NamedTuple):
-    """A spec that this package wrote: what it means, and the repository of its workspace (empty where unknown)."""
+    """A spec that this package wrote.
+
+    Attributes:
+        target: What it means.
+        repository: That of its workspace, empty where unknown.
+        shown: Its display name.
+    """
 
     target: Target
     repository: str
+    shown: str = ""
 
 
 def installed() -> dict[str, InstalledSpec]:
@@ -54,8 +63,8 @@ def installed() -> dict[str, InstalledSpec]:
     for file in sorted(kernels_dir().glob(f"{PREFIX}*/kernel.json")):
         try:
             spec = json.loads(file.read_text(encoding="utf-8"))
-            about = spec["metadata"]["codespace_kernels"]
-            found[file.parent.name] = InstalledSpec(Target.from_env(spec["env"]), str(about.get("repository", "")))
+            repository = str(spec["metadata"]["codespace_kernels"].get("repository", ""))
+            found[file.parent.name] = InstalledSpec(Target.from_env(spec["env"]), repository, str(spec["display_name"]))
         except (OSError, ValueError, KeyError, TypeError, AttributeError, SettingsError):
             continue
     return found
@@ -70,29 +79,57 @@ def spec_name(target: Target, workspace: Workspace, taken: dict[str, InstalledSp
     for name, other in taken.items():
         if other.target == target:
             return name
-    name = PREFIX + _slug(f"{workspace.repository or workspace.name}-{target.kernel}")
-    return name if name not in taken else PREFIX + _slug(f"{workspace.name}-{target.kernel}")
+    places = [workspace.repository or workspace.name, workspace.name]
+    places += [f"{workspace.name}-{number}" for number in range(2, len(taken) + 3)]
+    names = (PREFIX + _slug(f"{place}-{target.kernel}") for place in places)
+    return next(name for name in names if name not in taken)
 
 
-def display_name(remote: RemoteKernelSpec, workspace: Workspace, *, others: bool) -> str:
-    """Give what pickers show: "Python 3 · octocat/ml (codespace)".
+def display_names(remote: RemoteKernelSpec, workspace: Workspace) -> Iterator[str]:
+    """Give what pickers may show, the shortest first: "Python 3 · octocat/ml (codespace)".
 
-    Args:
-        remote: The kernelspec in the workspace.
-        workspace: Where it is.
-        others: Whether another workspace of the repository has specs too; then the workspace's title is shown, for VS
-            Code merges specs of equal names.
+    The kernel's own name, then the workspace's title and at last its name are added where that is not enough to tell
+    specs apart: of two with one display name, VS Code shows one, and either. No name ends like an interpreter's.
     """
     kernel = _IMPLEMENTATION.sub("", remote.display_name)
+    kernels = (kernel, f"{kernel} [{remote.name}]")
     place = workspace.repository or workspace.title
-    if others and workspace.repository:
-        place = f"{place}: {workspace.title}"
-    return f"{kernel} · {place} (codespace)"
+    places = [place]
+    if workspace.repository:
+        places.append(f"{place}: {workspace.title}")
+    places.append(f"{place}: {workspace.name}")
+    for place, kernel in itertools.product(places, kernels):
+        yield f"{kernel} · {place} (codespace)"
+
+
+def display_name(target: Target, remote: RemoteKernelSpec, workspace: Workspace, taken: Iterable[InstalledSpec]) -> str:
+    """Give what pickers show: the first of `display_names` that no other spec has.
+
+    Args:
+        target: What the spec means.
+        remote: The kernelspec in the workspace.
+        workspace: Where it is.
+        taken: The specs that are there. Where another workspace of the repository has some, the title is shown.
+    """
+    others = [spec for spec in taken if spec.target != target]
+    shown = {spec.shown for spec in others}
+    has_sibling = any(
+        spec.repository == workspace.repository != "" and spec.target.workspace != workspace.name for spec in others
+    )
+    names = list(display_names(remote, workspace))
+    free = [name for name in names[2 if has_sibling else 0 :] if name not in shown]
+    return free[0] if free else names[-1]
+
+
+def _programs() -> str:
+    """Give the folder of the launcher; where it cannot be found, the likeliest, for the error to name."""
+    folders = platforms.program_folders()
+    file = platforms.program_file(ARGV[0])
+    return str(next((folder for folder in folders if (folder / file).exists()), folders[0]))
 
 
 def spec_content(target: Target, remote: RemoteKernelSpec, shown: str, repository: str = "") -> dict[str, Any]:
     """Give the content of a `kernel.json`. Nothing in it is secret or changes while the kernel runs."""
-    programs = str(Path(sys.executable).parent)
     metadata = {
         **{key: value for key, value in remote.metadata.items() if key == "debugger"},
         "kernel_provisioner": {"provisioner_name": "codespace-kernels", "config": {}},
@@ -101,10 +138,11 @@ def spec_content(target: Target, remote: RemoteKernelSpec, shown: str, repositor
     return {
         "argv": ARGV,
         "display_name": shown,
-        "language": remote.language,
+        # Only this spelling of it gets VS Code's Python features.
+        "language": "python" if remote.language.lower() == "python" else remote.language,
         "interrupt_mode": "message",
         # The launcher is found by PATH: an absolute path into an environment makes VS Code take it for a Python.
-        "env": {**target.to_env(), "PATH": f"{programs}{os.pathsep}${{PATH}}"},
+        "env": {**target.to_env(), "PATH": f"{_programs()}{os.pathsep}${{PATH}}"},
         "metadata": metadata,
     }
 
@@ -119,15 +157,13 @@ def write(workspace: Workspace, targets: dict[Target, RemoteKernelSpec]) -> dict
         SettingsError: The kernels folder cannot be written.
     """
     taken = installed()
-    others = any(
-        spec.repository == workspace.repository and spec.target.workspace != workspace.name for spec in taken.values()
-    )
     written = {}
     for target, remote in targets.items():
         name = spec_name(target, workspace, taken)
-        content = spec_content(target, remote, display_name(remote, workspace, others=others), workspace.repository)
+        shown = display_name(target, remote, workspace, taken.values())
+        content = spec_content(target, remote, shown, workspace.repository)
         written[name] = _write_folder(name, content, remote.resources)
-        taken[name] = InstalledSpec(target, workspace.repository)
+        taken[name] = InstalledSpec(target, workspace.repository, shown)
     return written
 
 

@@ -3,22 +3,29 @@
 The front end wrote the connection file and expects somebody to listen on its ports. This process asks the broker to,
 holds the kernel as long as it lives, and says on stderr what it waits for. When it fails, the last line of stderr is
 the error, since that line is what VS Code shows.
+
+No front end of this kind says goodbye: VS Code never sends a `shutdown_request`. It sends SIGTERM, and where it was
+killed itself, the end of stdin is all that tells (see `parent`).
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
+import queue
+import re
 import signal
 import sys
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from codespace_kernels import platforms
 from codespace_kernels.broker.handle import KernelHandle
 from codespace_kernels.broker.protocol import SHUT_DOWN, Access, KernelRequest
 from codespace_kernels.errors import CodespaceKernelsError, KernelError, SettingsError
+from codespace_kernels.parent import call_at_end_of_parent
 from codespace_kernels.target import Target
 
 if TYPE_CHECKING:
@@ -28,6 +35,19 @@ if TYPE_CHECKING:
 
 PORT_NAMES = ("shell_port", "iopub_port", "stdin_port", "control_port", "hb_port")
 PASSED_ON = ("JPY_SESSION_NAME", "PYDEVD_IPYTHON_COMPATIBLE_DEBUGGING")
+
+_FILE_OF_ONE_START = re.compile(r"kernel-v3[0-9a-f]{40}\.json")
+"""Names that VS Code gives its connection files: each is for one launcher only, and left behind by a closed window."""
+
+_TAKEN_AMISS = (
+    (re.compile(r"\b(?:ModuleNotFoundError|ImportError): *", re.IGNORECASE), ""),
+    (re.compile(r"\bNo module named\b", re.IGNORECASE), "there is no module"),
+    (re.compile(r"\b(?:ModuleNotFoundError|ImportError)\b", re.IGNORECASE), "failed import"),
+    (re.compile(r"\bDLL load failed\b", re.IGNORECASE), "a DLL was not loaded"),
+    (re.compile(r"win32api", re.IGNORECASE), "the Windows API"),
+    (re.compile(r"cython", re.IGNORECASE), "its C part"),
+)
+"""Words that make VS Code tell the user to install a package *here*, and hide what happened *there*."""
 
 
 def read_connection_file(path: Path) -> dict[str, Any]:
@@ -66,9 +86,23 @@ def kernel_request(info: Mapping[str, Any], env: Mapping[str, str]) -> KernelReq
     )
 
 
-def say(event: ProgressEvent) -> None:
+def say(text: str) -> None:
+    """Write a line to the front end's log, in words that it does not take for a package missing on this machine."""
+    for words, plain in _TAKEN_AMISS:
+        text = words.sub(plain, text)
+    print(text, file=sys.stderr, flush=True)  # noqa: T201  (this program's output)
+
+
+def say_progress(event: ProgressEvent) -> None:
     """Show progress in the front end's log."""
-    print(f"{event.message} …", file=sys.stderr, flush=True)  # noqa: T201  (this program's output)
+    say(f"{event.message} …")
+
+
+def remove_connection_file(path: Path) -> None:
+    """Remove a connection file that can serve nobody else; others belong to who wrote them."""
+    if _FILE_OF_ONE_START.fullmatch(path.name):
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
 
 
 def run(path: Path) -> int:
@@ -77,17 +111,19 @@ def run(path: Path) -> int:
     Raises:
         CodespaceKernelsError: It did not start, or it died by itself.
     """
-    request = kernel_request(read_connection_file(path), os.environ)
-    told_to_end = threading.Event()
-    for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
-        signal.signal(number, lambda *_: told_to_end.set())
+    # What a signal's handler may put something into while its own thread waits for it.
+    ends: queue.SimpleQueue[None] = queue.SimpleQueue()
+    platforms.on_end_signals(lambda: ends.put(None))
     # Interrupts come as messages; a Ctrl-C in the terminal of the front end is not meant for the kernel's life.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    handle = KernelHandle(request, say)
-    handle.ended.add_done_callback(lambda _: told_to_end.set())
-    told_to_end.wait()
+    request = kernel_request(read_connection_file(path), os.environ)
+    call_at_end_of_parent(lambda: ends.put(None), os.environ)
+    handle = KernelHandle(request, say_progress)
+    handle.ended.add_done_callback(lambda _: ends.put(None))
+    ends.get()
     if not handle.ended.done():
         handle.close()
+        remove_connection_file(path)
         return 0
     failure = handle.ready.exception(timeout=0) if handle.ready.done() else None
     handle.close()
@@ -99,8 +135,16 @@ def run(path: Path) -> int:
     raise KernelError(reason)
 
 
+def is_probe(arguments: Sequence[str]) -> bool:
+    """Tell whether somebody tries whether this program is a Python interpreter; VS Code's Python extension does."""
+    return list(arguments[:1]) == ["-c"]
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; give its exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if is_probe(arguments):
+        return 2
     parser = argparse.ArgumentParser(prog="codespace-kernel", description="Hold a kernel that runs in a codespace.")
     parser.add_argument("-f", dest="connection_file", type=Path, required=True, metavar="CONNECTION_FILE")
     options = parser.parse_args(arguments)
@@ -109,7 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except CodespaceKernelsError as error:
         # One line: VS Code shows the last line of stderr, and only if it contains "Error".
         text = " ".join(str(error).split())
-        print(f"{type(error).__name__}: {text}", file=sys.stderr, flush=True)  # noqa: T201  (this program's output)
+        say(f"{type(error).__name__}: {text}")
         return error.exit_code
 
 

@@ -9,11 +9,12 @@ import os
 import signal
 import socket
 import sys
+import sysconfig
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 DETACHED_PROCESS = 0x00000008
 CREATE_NEW_PROCESS_GROUP = 0x00000200
@@ -63,6 +64,37 @@ def ending_signals() -> Sequence[signal.Signals]:
     """Give the signals that ask a program to end; Windows has one more, for Ctrl-Break and a closed console."""
     extra = [signal.Signals(number)] if (number := getattr(signal, "SIGBREAK", 0)) else []
     return (signal.SIGTERM, signal.SIGINT, *extra)
+
+
+def on_end_signals(end: Callable[[], object]) -> None:
+    """Call a function when this process is told to end by a signal other than Ctrl-C, or its terminal goes.
+
+    Windows has no SIGHUP and, for its own programs, no SIGTERM: there a process is ended without being told.
+    """
+    for name in ("SIGTERM", "SIGHUP", "SIGBREAK"):
+        if number := getattr(signal, name, 0):
+            signal.signal(number, lambda *_: end())
+
+
+def program_folders() -> list[Path]:
+    """Give the folders where a program of this installation may stand, the likeliest first.
+
+    Beside the interpreter in an environment; in `Scripts` below it in a bare or conda installation on Windows; in the
+    user's own folder after `pip install --user`.
+    """
+    interpreter = Path(sys.executable).parent
+    schemes = [sysconfig.get_default_scheme(), sysconfig.get_preferred_scheme("user")]
+    return [interpreter, *(Path(sysconfig.get_path("scripts", scheme)) for scheme in schemes)]
+
+
+def program_file(name: str) -> str:
+    """Give the file name of a console program; on Windows pip makes an `.exe`, the only kind that needs no shell."""
+    return f"{name}.exe" if is_windows() else name
+
+
+def has_parent_numbers() -> bool:
+    """Tell whether a process whose parent ended is given another one, so that it can know."""
+    return not is_windows()
 
 
 def keep_port_to_oneself(sock: socket.socket) -> None:

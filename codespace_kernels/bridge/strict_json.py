@@ -13,20 +13,25 @@ if TYPE_CHECKING:
 _BARE_WORDS = (b"NaN", b"Infinity")
 _BEFORE_A_VALUE = b"[,: \t\r\n-"
 
+_PARSED_BYTES = 64 * 1024
+"""Up to this size a document is parsed to be sure of it (microseconds); longer ones are searched for bare words."""
+
 
 def strict_message(message: Message) -> Message:
     """Give the message with every `NaN` and `Infinity` replaced by null; the same object where there is none.
 
-    Python's json module writes them bare, which is no JSON; kernels that use it as it comes send them.
+    Python's json module writes them bare, which is no JSON; kernels that use it as it comes send them. An empty
+    document, as some kernels send for empty metadata, becomes `{}`.
 
     Raises:
-        MalformedMessageError: A document with such a word is no JSON even for Python.
+        MalformedMessageError: A document is no JSON even for Python.
     """
-    for document in message[1:5]:
-        if _may_be_loose(document):
-            header, parent, metadata, content = (_strict(part) for part in message[1:5])
-            return message._replace(header=header, parent=parent, metadata=metadata, content=content)
-    return message
+    documents = message[1:5]
+    strict = tuple(map(_strict, documents))
+    if strict == documents:
+        return message
+    header, parent, metadata, content = strict
+    return message._replace(header=header, parent=parent, metadata=metadata, content=content)
 
 
 def _may_be_loose(document: bytes) -> bool:
@@ -44,7 +49,9 @@ def _stands_bare(document: bytes, word: bytes) -> bool:
 
 
 def _strict(document: bytes) -> bytes:
-    if not _may_be_loose(document):
+    if document in {b"", b"{}"}:
+        return b"{}"
+    if len(document) > _PARSED_BYTES and not _may_be_loose(document):
         return document
     found: list[str] = []
     try:
