@@ -1,10 +1,14 @@
 import json
+import os
+import shutil
+import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
 from jupyter_client.kernelspec import KernelSpecManager
 
-from codespace_kernels import kernelspecs
+from codespace_kernels import kernelspecs, platforms
 from codespace_kernels.errors import SettingsError
 from codespace_kernels.providers.base import Workspace, WorkspaceState
 from codespace_kernels.remote_kernel import RemoteKernelSpec
@@ -91,3 +95,74 @@ def test_the_transport_stands_in_the_spec_only_where_it_was_chosen():
     assert write(place).keys() == {name}
     assert kernelspecs.installed()[name].target.transport == "auto"
     assert "TRANSPORT" not in str(KernelSpecManager().get_kernel_spec(name).env)
+
+
+def shown(names):
+    return [KernelSpecManager().get_kernel_spec(name).display_name for name in names]
+
+
+def test_no_two_specs_have_one_display_name():
+    """VS Code shows one of two specs with equal `display_name` and `argv[0]`, and either."""
+    place = workspace()
+    kernels = [
+        RemoteKernelSpec(name, f"Python 3{end}", "python") for name, end in (("python3", " (ipykernel)"), ("ml", ""))
+    ]
+    names = list(kernelspecs.write(place, {Target(ACCOUNT, place.name, kernel.name): kernel for kernel in kernels}))
+    # Titles may be equal too; so may the same repository's be in another account.
+    for number in range(3):
+        names += write(workspace(f"hello-{number}", "hello"))
+        names += write(workspace(f"hello-{number}", "hello"), "ml", kernels[1])
+    assert shown(names[:2]) == ["Python 3 · octocat/ml (codespace)", "Python 3 [ml] · octocat/ml (codespace)"]
+    assert len(set(shown(names))) == len(set(names)) == 8
+
+
+def test_writing_again_keeps_the_display_name():
+    first = [*write(workspace()), *write(workspace(), "ml", RemoteKernelSpec("ml", "Python 3", "python"))]
+    before = shown(first)
+    assert [*write(workspace(), "ml", RemoteKernelSpec("ml", "Python 3", "python")), *write(workspace())] == first[::-1]
+    assert shown(first) == before
+
+
+def test_kernels_whose_names_differ_in_signs_only_keep_their_folders():
+    names = [name for kernel in ("my_env", "my-env", "my env") for name in write(workspace(repository=""), kernel)]
+    assert len(set(names)) == 3
+
+
+@pytest.mark.parametrize(
+    ("there", "here"), [("Python", "python"), ("python", "python"), ("R", "R"), ("julia", "julia")]
+)
+def test_python_is_spelled_as_vscode_wants_it(there, here):
+    (name,) = write(workspace(), remote=RemoteKernelSpec("k", "K", there))
+    assert KernelSpecManager().get_kernel_spec(name).language == here
+
+
+@pytest.mark.parametrize("place", ["beside", "scripts", "user"])
+@pytest.mark.parametrize(("windows", "file"), [(False, "codespace-kernel"), (True, "codespace-kernel.exe")])
+def test_the_launchers_folder_is_the_first_of_path(tmp_path, monkeypatch, place, windows, file):
+    """Beside the interpreter in an environment; elsewhere in a bare or conda Python on Windows, or after `--user`."""
+    folders = {name: tmp_path / name for name in ("beside", "scripts", "user")}
+    for folder in folders.values():
+        folder.mkdir()
+    # What Windows could run without a shell is an .exe; a script of the same name is not what is looked for.
+    (folders["beside"] / "codespace-kernel.cmd").touch()
+    (folders[place] / file).touch()
+    monkeypatch.setattr(platforms, "is_windows", lambda: windows)
+    monkeypatch.setattr(platforms, "program_folders", lambda: list(folders.values()))
+    (name,) = write(workspace())
+    assert KernelSpecManager().get_kernel_spec(name).env["PATH"].split(os.pathsep) == [str(folders[place]), "${PATH}"]
+
+
+def test_program_folders_are_those_of_pip(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python.exe"))
+    folders = platforms.program_folders()
+    assert folders[0] == tmp_path
+    assert folders[1:] == [
+        Path(sysconfig.get_path("scripts")),
+        Path(sysconfig.get_path("scripts", sysconfig.get_preferred_scheme("user"))),
+    ]
+
+
+def test_the_launcher_is_where_the_spec_says():
+    (name,) = write(workspace())
+    path = KernelSpecManager().get_kernel_spec(name).env["PATH"].split(os.pathsep)
+    assert shutil.which("codespace-kernel", path=path[0])

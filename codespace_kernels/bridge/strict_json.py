@@ -17,6 +17,19 @@ _PARSED_BYTES = 64 * 1024
 """Up to this size a document is parsed to be sure of it (microseconds); longer ones are searched for bare words."""
 
 
+class _BareWordError(Exception):
+    """A `NaN` or `Infinity` stands in a document."""
+
+
+def _refuse(word: str) -> None:
+    raise _BareWordError(word)
+
+
+# Made once: that costs more than most documents.
+_STRICT = json.JSONDecoder(parse_constant=_refuse)
+_REPAIRING = json.JSONDecoder(parse_constant=lambda _: None)
+
+
 def strict_message(message: Message) -> Message:
     """Give the message with every `NaN` and `Infinity` replaced by null; the same object where there is none.
 
@@ -53,9 +66,11 @@ def _strict(document: bytes) -> bytes:
         return b"{}"
     if len(document) > _PARSED_BYTES and not _may_be_loose(document):
         return document
-    found: list[str] = []
+    text = document.decode(errors="replace")
     try:
-        value = json.loads(document.decode(errors="replace"), parse_constant=found.append)
+        _STRICT.decode(text)
+    except _BareWordError:
+        return json.dumps(_REPAIRING.decode(text)).encode()
     except ValueError as error:
         raise MalformedMessageError(f"not JSON: {error}") from None
-    return json.dumps(value).encode() if found else document
+    return document

@@ -59,3 +59,14 @@ def test_base64_is_not_decoded():
 def test_what_python_cannot_read_either_is_refused():
     with pytest.raises(MalformedMessageError):
         strict_message(message(b"{: NaN"))
+
+
+@pytest.mark.parametrize("content", [b"{'a': 1}", b'{"a": 1', b'{"a": 1}}', b"\xff", b'{"a": "line\nbreak"}'])
+def test_what_is_no_json_at_all_is_refused(content):
+    with pytest.raises(MalformedMessageError):
+        strict_message(message(content))
+
+
+def test_an_empty_document_becomes_an_empty_object():
+    one = Message((b"t",), b"{}", b"", b"", b'{"a": 1}', ())
+    assert strict_message(one)[1:5] == (b"{}", b"{}", b"{}", b'{"a": 1}')
