@@ -29,7 +29,7 @@ import pytest
 from codespace_kernels.broker.client import BrokerClient
 
 from . import vscode
-from .conftest import WAIT, ended, wait_until
+from .conftest import WAIT, cli, end_broker, ended, wait_until
 from .vscode import (
     REWRITTEN,
     Spec,
@@ -231,6 +231,24 @@ def test_two_hundred_requests_that_wait_are_each_answered_once(launch):
     assert len(parents) == len(set(parents))
 
 
+def test_a_codespace_that_is_stopped_and_slow_to_start_is_no_hindrance(launch, account, codespace):
+    """Whether opening wakes it or the first cell: the ports answer at once, and all that was sent meanwhile is done."""
+    assert cli("stop", codespace, "--yes").returncode == 0
+    account.fault("slow-start", "--option", "seconds=3")
+    try:
+        kernel = launch()
+        kernel.wait_for_ports()
+        asked = kernel.shake_hands()
+        for msg_id in asked:
+            kernel.wire.reply(msg_id)
+            kernel.wire.idle(msg_id)
+        kernel.run_start_up_code()
+        ran = kernel.execute("print(__vsc_ipynb_file__, started_by_the_user_setting)")
+    finally:
+        account.fault("--clear")
+    assert ran.text.endswith(f"{kernel.notebook} True\n")
+
+
 def test_two_notebooks_with_one_spec_are_two_kernels(launch):
     first, second = launch(), launch()
     numbers = {kernel.start().execute("import os; print(os.getpid())").text for kernel in (first, second)}
@@ -245,7 +263,10 @@ def test_an_interrupt_is_a_message(kernel):
     kernel.wait_for_output(cell, "running")
     kernel.interrupt()
     assert kernel.finish_cell(cell).reply.content["ename"] == "KeyboardInterrupt"
+    # The button may be pressed just when the cell is done.
+    kernel.interrupt()
     assert kernel.execute("print(1)").text == "1\n"
+    assert "KeyboardInterrupt" not in kernel.stderr()
 
 
 def test_input_is_asked_of_the_identity_that_ran_the_cell(kernel):
@@ -404,6 +425,16 @@ def test_stop_that_ends_all_descendants_does_not_end_the_broker(kernel, launch):
     other = launch().start()
     kernel.stop()
     assert other.execute("print(1)").text == "1\n"
+
+
+def test_a_stop_that_ends_a_broker_at_its_birth_leaves_others_a_broker(launch):
+    """The broker is the launcher's grandchild until it serves, and the extension ends all descendants."""
+    end_broker()
+    pair = [launch(), launch()]
+    starter = wait_until(lambda: next(filter(VSCodeKernel.descendants, pair), None), "a launcher to start the broker")
+    starter.stop()
+    (other,) = (kernel for kernel in pair if kernel is not starter)
+    assert other.start().execute("print(1)").text == "1\n"
 
 
 def test_a_closed_window_leaves_nothing(kernel):

@@ -488,13 +488,19 @@ class VSCodeKernel:
 
     def stop(self) -> None:
         """Stop for good or for a restart: descendants, launcher, file; nobody is asked and nothing waited for."""
-        with contextlib.suppress(psutil.Error):
-            for process in psutil.Process(self.process.pid).children(recursive=True):
-                with contextlib.suppress(psutil.Error):
-                    process.terminate()
+        for process in self.descendants():
+            with contextlib.suppress(psutil.Error):
+                process.terminate()
         self.process.terminate()
         self.connection_file.unlink(missing_ok=True)
         self._leave()
+
+    def descendants(self) -> list[psutil.Process]:
+        """Find what the launcher started, by parent process ids."""
+        try:
+            return psutil.Process(self.process.pid).children(recursive=True)
+        except psutil.Error:
+            return []
 
     def restart(self) -> VSCodeKernel:
         """Restart: stop, and 20 ms later a new launcher with new ports and a new file."""
