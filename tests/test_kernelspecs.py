@@ -28,6 +28,23 @@ def data_dir(tmp_path, monkeypatch):
     monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "data"))
 
 
+@pytest.mark.parametrize(
+    ("platform", "folder"),
+    [
+        ("linux", ".local/share/jupyter/kernels"),
+        ("darwin", "Library/Jupyter/kernels"),
+        ("win32", "AppData/Roaming/jupyter/kernels"),
+    ],
+)
+def test_specs_stand_where_every_version_of_vscode_looks(tmp_path, monkeypatch, platform, folder):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("APPDATA", str(tmp_path / "AppData" / "Roaming"))
+    for name in ("JUPYTER_DATA_DIR", "XDG_DATA_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(sys, "platform", platform)
+    assert kernelspecs.kernels_dir() == tmp_path / folder
+
+
 def write(place, kernel="python3", remote=PYTHON):
     return kernelspecs.write(place, {Target(ACCOUNT, place.name, kernel): remote})
 

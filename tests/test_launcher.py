@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import signal
 import subprocess
 import sys
@@ -49,6 +50,12 @@ def test_a_failure_is_one_line(capsys, monkeypatch):
 def test_a_probe_for_an_interpreter_is_answered_with_silence(capsys):
     assert launcher.main(["-c", "print(1)"]) == 2
     assert capsys.readouterr() == ("", "")
+
+
+def test_pip_makes_an_exe_of_it():
+    """It does so of console scripts, and Node starts no other kind of program without a shell."""
+    (script,) = importlib.metadata.entry_points(group="console_scripts", name="codespace-kernel")
+    assert script.load() is launcher.main
 
 
 def test_a_person_who_gives_no_argument_is_told(capsys):

@@ -4,10 +4,13 @@ Everything but VS Code is real: the written kernelspec, the launcher, the broker
 
 - The kernel list on the screen (what is starred, sorted, remembered; its refresh button): no code of ours takes part.
 - Untrusted folders, Restricted Mode: our specs stand in the user's own folder, which is trusted.
-- Windows: nothing runs there; its branches are tested in `tests/test_platforms.py` and `tests/test_launcher.py`.
+- Matching with an environment by the Python extension: it needs a path in `argv[0]`, and ours is a bare name.
+- Windows: its branches are tested in `tests/test_launcher.py`, `tests/test_kernelspecs.py` and
+  `tests/broker/test_pretended_windows.py`. A forced end of the process tree is the killed launcher here.
 - Signal-mode interrupts: the spec says `message`, so that no signal is sent.
 - The fallback through a local Jupyter server: that is jupyter_client with provisioners (`test_front_ends`).
-- The 60 s limit itself: only that an answer comes while requests pile up.
+- The 60 s limits: only that requests are answered while the codespace starts.
+- Two connection attempts to a shell port by one identity, reconnects, the heartbeat: the extension makes none.
 """
 
 from __future__ import annotations
@@ -129,6 +132,8 @@ def test_the_spec_is_listed_under_its_own_name(spec, kernel_name):
     assert spec.folder == internal_name(spec) == kernel_name
     assert vanishing([spec]) == {}
     assert spec.content["argv"] == ["codespace-kernel", "-f", "{connection_file}"]
+    # A module of that name would be run in some other way.
+    assert "ipykernel" not in str(spec.content["argv"])
     assert spec.is_python
     assert spec.content["interrupt_mode"] == "message"
     assert not re.search(r"python \d+(\.\d*)?$", spec.content["display_name"].lower())
@@ -139,6 +144,8 @@ def test_the_spec_is_listed_under_its_own_name(spec, kernel_name):
 def test_the_target_stands_in_env_and_path_keeps_what_was_there(spec):
     env = substituted({"PATH": "/somewhere/else", "HOME": "/h"}, spec)
     assert {"CODESPACE_KERNELS_WORKSPACE", "CODESPACE_KERNELS_KERNEL"} <= env.keys()
+    # Windows knows names in capitals only.
+    assert all(name == name.upper() for name in spec.content["env"])
     assert env["PATH"].endswith(os.pathsep + "/somewhere/else")
 
 
