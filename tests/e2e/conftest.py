@@ -41,6 +41,18 @@ def ended(pid: int) -> bool:
         return True
 
 
+def kernels_inside(codespace: str) -> list[int]:
+    """Process ids of the kernels in an emulated codespace."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("CODESPACE_NAME") == codespace and "ipykernel_launcher" in process.cmdline():
+                found.append(process.pid)
+        except psutil.Error:
+            continue
+    return found
+
+
 def cli(*arguments: str, **kwargs) -> subprocess.CompletedProcess[str]:
     """Run the command line."""
     return run(sys.executable, "-m", "codespace_kernels.cli", *arguments, **kwargs)

@@ -1,4 +1,7 @@
-"""`codespace-kernel -f FILE`, run as VS Code runs a spec's argv: it wrote the connection file, it owns the ports."""
+"""`codespace-kernel -f FILE`, run as VS Code runs a spec's argv: it wrote the connection file, it owns the ports.
+
+How VS Code goes on from there is in `test_vscode`.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,6 @@ import socket
 import subprocess
 import time
 
-import psutil
 import pytest
 from jupyter_client.asynchronous.client import AsyncKernelClient
 from jupyter_client.kernelspec import KernelSpecManager
@@ -21,7 +23,7 @@ from codespace_kernels.broker.protocol import Access, KernelRequest
 from codespace_kernels.target import Target
 
 from .clients import execute, text_of
-from .conftest import wait_until
+from .conftest import kernels_inside, wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -100,28 +102,6 @@ async def test_serves_the_given_ports_until_sigterm(launch, connection_file):
     assert not accepts(info["shell_port"])
 
 
-def test_sigkill_of_the_launcher_ends_the_kernel(launch, connection_file):
-    process = launch()
-    wait_until(
-        lambda: [k for k in BrokerClient().call("GET", "kernels")["kernels"] if k["state"] == "idle"], "a kernel"
-    )
-    process.kill()
-    wait_until(no_kernels, "the kernel to end")
-
-
-def kernels_inside(codespace: str) -> list[int]:
-    """Process ids of the kernels in an emulated codespace."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            inside = process.environ().get("CODESPACE_NAME") == codespace
-            if inside and "ipykernel_launcher" in process.cmdline():
-                found.append(process.pid)
-        except psutil.Error:
-            continue
-    return found
-
-
 @pytest.mark.parametrize("patience", [0.0, 0.03, 0.1, 0.3])
 def test_a_front_end_that_goes_while_the_kernel_starts_leaves_nothing(account, kernel_name, patience):
     codespace = account.codespace
@@ -150,25 +130,6 @@ def test_ctrl_c_in_its_terminal_is_not_for_it(launch, connection_file):
     assert process.poll() is None
 
 
-def test_taken_port_is_named_in_the_last_line(launch, connection_file):
-    info = json.loads(connection_file.read_text())
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", info["shell_port"]))
-        sock.listen()
-        process = launch()
-        line = last_line(process)
-    assert process.returncode != 0
-    assert "Error" in line
-    assert str(info["shell_port"]) in line
-    wait_until(no_kernels, "the kernel to end")
-
-
-def test_unknown_codespace_is_named_in_the_last_line(launch):
-    line = last_line(launch(CODESPACE_KERNELS_WORKSPACE="no-such-codespace"))
-    assert line.startswith("WorkspaceNotFoundError: ")
-    assert "no-such-codespace" in line
-
-
 @pytest.mark.parametrize(("content", "text"), [("{", "not JSON"), ("{}", "shell_port"), (None, "Cannot read")])
 def test_bad_connection_file(launch, connection_file, content, text):
     if content is None:
@@ -178,12 +139,3 @@ def test_bad_connection_file(launch, connection_file, content, text):
     line = last_line(launch())
     assert line.startswith("SettingsError: ")
     assert text in line
-
-
-def test_run_with_dash_c_fails_fast_and_quietly():
-    """VS Code's Python extension runs `argv[0] -c …` to learn whether it is an interpreter."""
-    done = subprocess.run(
-        ["codespace-kernel", "-c", "print(1)"], capture_output=True, text=True, timeout=15, check=False
-    )
-    assert done.returncode != 0
-    assert done.stdout == ""

@@ -26,13 +26,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import psutil
 import pytest
 
 from codespace_kernels.broker.client import BrokerClient
 
 from . import vscode
-from .conftest import WAIT, cli, end_broker, ended, wait_until
+from .conftest import WAIT, cli, end_broker, ended, kernels_inside, wait_until
 from .vscode import (
     REWRITTEN,
     Spec,
@@ -61,18 +60,6 @@ def spec(kernel_name) -> Spec:
     return find_specs()[kernel_name]
 
 
-def processes_inside(codespace: str) -> list[int]:
-    """Process ids of the kernels in an emulated codespace."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get("CODESPACE_NAME") == codespace and "ipykernel_launcher" in process.cmdline():
-                found.append(process.pid)
-        except psutil.Error:
-            continue
-    return found
-
-
 def held_kernels() -> list[dict]:
     """The kernels that the broker holds."""
     return BrokerClient().call("GET", "kernels")["kernels"] if BrokerClient().running() else []
@@ -94,7 +81,7 @@ def clean(codespace):
     """Afterwards nothing may be left, here or in the codespace."""
     yield
     wait_until(lambda: not held_kernels(), "the broker to forget the kernels")
-    wait_until(lambda: not processes_inside(codespace), "the codespace's kernels to end")
+    wait_until(lambda: not kernels_inside(codespace), "the codespace's kernels to end")
     assert not list(Path(os.environ["XDG_RUNTIME_DIR"]).glob("*/kernel-*"))
 
 
@@ -516,7 +503,7 @@ asyncio.run(main())
 def test_a_killed_front_end_of_jupyter_client_leaves_nothing(clean, codespace, kernel_name):
     front_end = subprocess.Popen([sys.executable, "-c", FRONT_END, kernel_name], stdout=subprocess.PIPE, text=True)
     assert front_end.stdout.readline() == "ready\n"
-    assert processes_inside(codespace)
+    assert kernels_inside(codespace)
     front_end.kill()
     front_end.communicate(timeout=WAIT)
 

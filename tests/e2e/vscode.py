@@ -152,15 +152,10 @@ def command_line(spec: Spec, connection_file: Path) -> list[str]:
 
 
 def _is_free(port: int) -> bool:
-    with socket.socket() as sock:
+    with socket.socket() as sock, contextlib.suppress(OSError):
+        # Linux binds a port that nobody listens on any more, though old connections linger.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        return sock.connect_ex(("127.0.0.1", port)) != 0 and _binds(sock, port)
-
-
-def _binds(sock: socket.socket, port: int) -> bool:
-    with contextlib.suppress(OSError), socket.socket() as fresh:
-        fresh.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        fresh.bind(("127.0.0.1", port))
+        sock.bind(("127.0.0.1", port))
         return True
     return False
 
