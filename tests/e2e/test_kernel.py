@@ -125,6 +125,7 @@ get_comm_manager().register_target('echo', target)
     assert [bytes(buffer) for buffer in got["buffers"]] == [data[::-1], b"\x00"]
 
 
+@pytest.mark.timeout(300)
 async def test_burst_of_20000_messages_arrives_whole_and_in_order_ten_times(kernel_name):
     code = """
 from IPython import get_ipython
