@@ -8,6 +8,7 @@ happens to the remote kernel is decided in `cleanup`, the last call of a stop an
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import signal
 from typing import Any, cast
@@ -20,7 +21,7 @@ from codespace_kernels.broker.handle import KernelHandle
 from codespace_kernels.broker.protocol import Access, KernelRequest
 from codespace_kernels.errors import CodespaceKernelsError, WaitTimeoutError
 from codespace_kernels.progress import ProgressEvent
-from codespace_kernels.target import Target
+from codespace_kernels.target import WAKES, Target
 
 PASSED_ON = ("JPY_SESSION_NAME", "PYDEVD_IPYTHON_COMPATIBLE_DEBUGGING")
 """The only variables of the front end that reach the remote kernel: the rest may be secret."""
@@ -40,6 +41,13 @@ class CodespaceProvisioner(KernelProvisionerBase):
         config=True,
         help="How to reach the codespace: 'tunnel' (pure Python), 'gh' (`gh codespace ssh --stdio`), or 'auto'. "
         "Empty: as the kernelspec says.",
+    )
+    wake = Enum(
+        ["", *WAKES],
+        default_value="",
+        config=True,
+        help="What starts a stopped codespace: opening a notebook ('on-open'), running a cell ('on-run'), or neither "
+        "('never'). Empty: as the kernelspec says.",
     )
 
     def __init__(self, **kwargs: Any) -> None:
@@ -82,6 +90,8 @@ class CodespaceProvisioner(KernelProvisionerBase):
     async def _start(self, env: dict[str, str]) -> KernelConnectionInfo:
         session = getattr(self.parent, "session", None)
         target = Target.from_env({**env, **self.kernel_spec.env})
+        language = target.language or self.kernel_spec.language
+        target = dataclasses.replace(target, wake=self.wake or target.wake, language=language)
         request = KernelRequest(
             target=target,
             access=Access.of(target.account, env, self.transport or target.transport),

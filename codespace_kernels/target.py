@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 ENV_PREFIX = "CODESPACE_KERNELS_"
 DEFAULT_API_URL = "https://api.github.com"
 
+ON_OPEN, ON_RUN, NEVER = "on-open", "on-run", "never"
+WAKES = (ON_OPEN, ON_RUN, NEVER)
+"""What starts a stopped workspace: a notebook that is opened, a cell that is run, or neither."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Account:
@@ -53,12 +57,24 @@ class Target:
         workspace: The provider's own name of the workspace (a codespace's `name`).
         kernel: Name of the kernelspec there; empty where only the workspace is meant.
         transport: `auto`, `tunnel` or `gh`: how to reach the workspace. It makes no other target.
+        wake: One of `WAKES`. It makes no other target.
+        language: Of the kernelspec there; empty where it is not known.
+
+    Raises:
+        SettingsError: `wake` is none of `WAKES`.
     """
 
     account: Account
     workspace: str
     kernel: str = ""
     transport: str = dataclasses.field(default="auto", compare=False)
+    wake: str = dataclasses.field(default=ON_RUN, compare=False)
+    language: str = dataclasses.field(default="", compare=False)
+
+    def __post_init__(self) -> None:
+        """Check what a person may have written by hand."""
+        if self.wake not in WAKES:
+            raise SettingsError(f"{ENV_PREFIX}WAKE is {self.wake!r}; it can be {', '.join(WAKES)}.")
 
     def to_env(self) -> dict[str, str]:
         """Give the variables that stand in a spec's `env`."""
@@ -69,6 +85,8 @@ class Target:
             "WORKSPACE": self.workspace,
             "KERNEL": self.kernel,
             "TRANSPORT": self.transport if self.transport != "auto" else "",
+            "WAKE": self.wake if self.wake != ON_RUN else "",
+            "LANGUAGE": self.language,
         }
         return {ENV_PREFIX + name: value for name, value in values.items() if value}
 
@@ -77,9 +95,9 @@ class Target:
         """Read the target from an environment.
 
         Raises:
-            SettingsError: Workspace or kernel is not named there.
+            SettingsError: Workspace or kernel is not named there, or a value is unknown.
         """
-        names = ("PROVIDER", "API_URL", "LOGIN", "WORKSPACE", "KERNEL", "TRANSPORT")
+        names = ("PROVIDER", "API_URL", "LOGIN", "WORKSPACE", "KERNEL", "TRANSPORT", "WAKE", "LANGUAGE")
         values = {name: env.get(ENV_PREFIX + name, "") for name in names}
         missing = [ENV_PREFIX + name for name in ("WORKSPACE", "KERNEL") if not values[name]]
         if missing:
@@ -88,4 +106,11 @@ class Target:
                 "Write it anew with `codespace-kernels connect`."
             )
         account = Account(values["PROVIDER"] or "github", values["API_URL"] or DEFAULT_API_URL, values["LOGIN"])
-        return cls(account, values["WORKSPACE"], values["KERNEL"], values["TRANSPORT"] or "auto")
+        return cls(
+            account,
+            values["WORKSPACE"],
+            values["KERNEL"],
+            values["TRANSPORT"] or "auto",
+            values["WAKE"] or ON_RUN,
+            values["LANGUAGE"],
+        )

@@ -1,8 +1,9 @@
 """Local ZMQ sockets on one side, a remote kernel on the other; no other I/O."""
 
+from codespace_kernels.bridge.answers import guessed_kernel_info
 from codespace_kernels.bridge.bridge import BridgeOwner, KernelBridge
 from codespace_kernels.bridge.requests import RequestHandler
 from codespace_kernels.bridge.sockets import Ports
 from codespace_kernels.bridge.stats import BridgeStats
 
-__all__ = ["BridgeOwner", "BridgeStats", "KernelBridge", "Ports", "RequestHandler"]
+__all__ = ["BridgeOwner", "BridgeStats", "KernelBridge", "Ports", "RequestHandler", "guessed_kernel_info"]

@@ -15,6 +15,9 @@ IDLE_GRACE = 30.0
 """Seconds without any iopub message after which an answered request counts as done although its `idle` never came."""
 
 
+_EXECUTION = b'"execute_request"'
+
+
 class Activity:
     """Follows requests from their arrival to their reply and idle.
 
@@ -51,6 +54,12 @@ class Activity:
         """Headers of the requests that the kernel is working on, or has not answered yet."""
         requests = {**self.pending, **self._busy}
         return [header for msg_id, header in requests.items() if msg_id]
+
+    @property
+    def running_executions(self) -> list[bytes]:
+        """Headers of the executions that the kernel has begun; where it has begun none, of the first one that waits."""
+        running = [header for header in self._busy.values() if _EXECUTION in header]
+        return running or [header for header in self.pending.values() if _EXECUTION in header][:1]
 
     def requested(self, msg_id: str, msg_type: str, header: bytes) -> None:
         """Note a request on its way to the kernel; what has no reply (`comm_msg`) is not waited for."""

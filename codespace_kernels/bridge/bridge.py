@@ -11,16 +11,20 @@ import zmq
 
 from codespace_kernels.bridge.activity import IDLE_GRACE, Activity
 from codespace_kernels.bridge.gate import LocalGate
+from codespace_kernels.bridge.late_answers import LateAnswers
 from codespace_kernels.bridge.local_messages import LocalMessages
 from codespace_kernels.bridge.pump import SocketPump
 from codespace_kernels.bridge.requests import LifecycleRequests, RequestHandler, RequestQueue, no_kernel
 from codespace_kernels.bridge.sockets import LocalSockets, Ports
+from codespace_kernels.bridge.standin import StandIn
 from codespace_kernels.bridge.stats import BridgeStats
 from codespace_kernels.errors import SettingsError
 from codespace_kernels.messages import Channel, MalformedMessageError, Message, Signer
 from codespace_kernels.remote_kernel import KernelState
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     from codespace_kernels.remote_kernel import RemoteKernel
 
 _log = logging.getLogger(__name__)
@@ -41,6 +45,15 @@ class BridgeOwner(Protocol):
     def kernel_state_changed(self, state: KernelState, reason: str) -> None:
         """The carrier of the remote kernel tells a new state."""
 
+    def run_waits(self) -> None:
+        """A person's run waits for a kernel, and the stand-in can show in its cell what for (see `tell_waiting`)."""
+
+    def waiting_interrupted(self) -> None:
+        """The runs that waited were interrupted: nobody waits for the kernel any more."""
+
+    def kernel_info_received(self, content: dict[str, Any]) -> None:
+        """The kernel answered a `kernel_info_request`, with this content."""
+
 
 class KernelBridge:
     """Makes a remote kernel look like a local one.
@@ -49,7 +62,8 @@ class KernelBridge:
 
     What it is given by clients is checked with the local key; what clients get is signed with it. Messages keep their
     order on each channel, and their routing identities. Heartbeats are always answered. `interrupt_request` and
-    `shutdown_request` are answered here. While no kernel is attached, requests wait in order (see `RequestQueue`).
+    `shutdown_request` are answered here. While no kernel is attached, requests wait in order (see `RequestQueue`); from
+    `stand_in` on, those that need no kernel are answered here (see `StandIn`).
     """
 
     def __init__(self, sockets: LocalSockets, signer: Signer, owner: BridgeOwner | None, idle_grace: float) -> None:
@@ -62,6 +76,8 @@ class KernelBridge:
         self._activity = Activity(self._execution_state_changed, self._idle_lost, idle_grace=idle_grace)
         self._lifecycle = LifecycleRequests(self._messages, self._send, self._interrupt, self._shutdown_requested)
         self._handlers: list[RequestHandler] = [self._lifecycle]
+        self._late = LateAnswers()
+        self._stand_in = StandIn(self._messages, self._send, self._queue, self._activity, self._late, self._run_waits)
         self._kernel: RemoteKernel | None = None
         self._closed = False
         self._to_kernel = dict.fromkeys((Channel.SHELL, Channel.CONTROL, Channel.STDIN), 0)
@@ -134,26 +150,59 @@ class KernelBridge:
             queued_requests=len(self._queue),
         )
 
+    @property
+    def has_waiting_runs(self) -> bool:
+        """Whether a person's run waits for a kernel, as far as the stand-in knows."""
+        return self._stand_in.has_runs
+
     def attach(self, kernel: RemoteKernel) -> None:
         """Connect the clients with a kernel; what they asked before is handed over first, in order."""
         self.detach()
+        asked = self._stand_in.told_kernel_info
+        self._stand_in.end()
         self._activity.revived()
         self._kernel = kernel
         kernel.listen(self)
         for channel, message in self._queue.take_all():
             self._forward(kernel, channel, message)
+        if asked:
+            # Clients know it and will not ask again; the next stand-in is to know it, too.
+            self._ask_kernel_info(kernel)
 
     def detach(self) -> None:
         """Let go of the kernel, without ending it; requests wait again. Detaching twice is no error."""
         if self._kernel is not None:
             self._kernel.listen(None)
             self._kernel = None
+            self._late.clear()
+
+    def stand_in(self, kernel_info: Mapping[str, Any]) -> None:
+        """Answer in the kernel's place what needs no kernel, until one is attached.
+
+        Args:
+            kernel_info: The content of the `kernel_info_reply`.
+        """
+        if self._kernel is None and not self._closed:
+            self._stand_in.begin(kernel_info)
+
+    def tell_waiting(self, text: str) -> None:
+        """Show in the cell that waits for the kernel what it waits for; the time that passes is shown, too."""
+        self._stand_in.tell(text)
+
+    def fail_waiting(self, error: Exception) -> bool:
+        """End the runs that wait for the kernel with an error; tells whether there were any."""
+        return self._stand_in.fail(type(error).__name__, str(error))
+
+    def forget_waiting(self) -> None:
+        """Drop what waits for a kernel: the one that comes is a restarted one."""
+        self._stand_in.forget()
 
     async def close(self) -> None:
         """Free the ports and everything else; the kernel is let go of, not ended. Closing twice is no error."""
         if not self._closed:
-            self._closed = True
             self.detach()
+            self._stand_in.end()
+            self._closed = True
             self._pump.close()
             self._activity.close()
             await self._lifecycle.close()
@@ -183,6 +232,8 @@ class KernelBridge:
         msg_type, msg_id = str(header.get("msg_type", "")), str(header.get("msg_id", ""))
         if any(handler.handle(channel, message, msg_type) for handler in self._handlers):
             return
+        if self._kernel is None and self._stand_in.handle(channel, message, msg_type):
+            return
         self._activity.requested(msg_id, msg_type, message.header)
         if self._kernel is not None:
             self._forward(self._kernel, channel, message)
@@ -194,9 +245,26 @@ class KernelBridge:
         kernel.send(channel, message)
 
     async def _interrupt(self) -> None:
-        if self._kernel is None:
+        if self._kernel is not None:
+            await self._kernel.interrupt()
+        elif self._stand_in.active:
+            self.interrupt_waiting()
+        else:
             raise no_kernel()
-        await self._kernel.interrupt()
+
+    def interrupt_waiting(self) -> None:
+        """End the runs that wait for the kernel as an interrupt does; where none waits, nothing is done."""
+        if self._stand_in.interrupt() and self._owner is not None:
+            self._owner.waiting_interrupted()
+
+    def _run_waits(self) -> None:
+        if self._owner is not None:
+            self._owner.run_waits()
+
+    def _ask_kernel_info(self, kernel: RemoteKernel) -> None:
+        request = self._messages.request("kernel_info_request")
+        self._late.expect(str(request.header_dict()["msg_id"]))
+        self._forward(kernel, Channel.SHELL, request)
 
     def _shutdown_requested(self, restart: bool) -> None:
         if self._owner is not None:
@@ -214,6 +282,9 @@ class KernelBridge:
                 wanted = True
                 if channel is not Channel.STDIN:
                     self._activity.replied(message)
+                    self._learn(message)
+            if self._late and self._late.holds_back(message):
+                wanted = False
         except MalformedMessageError as error:
             self._gate.malformed += 1
             _log.warning("dropped a message of the kernel on %s: %s", channel.name.lower(), error)
@@ -221,12 +292,22 @@ class KernelBridge:
         if wanted:
             self._send(channel, message)
 
+    def _learn(self, message: Message) -> None:
+        if b"kernel_info_reply" in message.header and self._owner is not None:
+            content = message.content_dict()
+            if content.get("status") == "ok":
+                self._owner.kernel_info_received(content)
+
     def state_changed(self, state: KernelState, reason: str) -> None:
         """Hear what the carrier knows of the kernel; see `RemoteKernelListener`."""
         self._activity.connected(state is not KernelState.RECONNECTING)
         if state is KernelState.RESTARTING:
+            self._late.clear()
             self._activity.reset("starting")
         elif state is KernelState.DEAD:
+            # Front ends say only that it died.
+            self._tell(self._activity.running_executions, reason)
+            self._late.clear()
             self._activity.reset("dead")
         elif state is KernelState.ALIVE:
             self._activity.revived()
@@ -237,8 +318,12 @@ class KernelBridge:
         """Tell it in the cells that are running or waiting; see `RemoteKernelListener`."""
         self._gaps += 1
         _log.warning("output may be missing: %s", reason)
-        content = {"name": "stderr", "text": f"[codespace-kernels] Output may be missing: {reason}\n"}
-        for parent in self._activity.open_requests:
+        self._tell(self._activity.open_requests, f"Output may be missing: {reason}")
+
+    def _tell(self, requests: Iterable[bytes], text: str) -> None:
+        """Say something of ours in cells."""
+        content = {"name": "stderr", "text": f"[codespace-kernels] {text}\n"}
+        for parent in requests if text else ():
             self._send(Channel.IOPUB, self._messages.published("stream", parent, content))
 
     # To local clients.

@@ -29,6 +29,10 @@ class LocalMessages:
         kind = request_type.removesuffix("_request") + "_reply"
         return self._make(kind, request.header, content, request.identities)
 
+    def request(self, kind: str) -> Message:
+        """Make a request of our own to a kernel, without content."""
+        return self._make(kind, b"{}", {}, (self._session.encode(),))
+
     def status(self, state: str, parent: bytes) -> Message:
         """Make an iopub `status` with `execution_state: state`."""
         return self.published("status", parent, {"execution_state": state})

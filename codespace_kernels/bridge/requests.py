@@ -11,7 +11,7 @@ from codespace_kernels.errors import CodespaceKernelsError, KernelError
 from codespace_kernels.messages import Channel, MalformedMessageError, Message
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable, Collection, Iterator
 
     from codespace_kernels.bridge.local_messages import LocalMessages
 
@@ -67,6 +67,16 @@ class RequestQueue:
             channel, message = self._messages.popleft()
             self._size -= _size(message)
             yield channel, message
+
+    def take(self, msg_ids: Collection[str]) -> list[tuple[Channel, Message]]:
+        """Give and forget the requests of these ids, oldest first; the others stay in their order."""
+        taken = []
+        for channel, message in list(self.take_all()):
+            if message.header_dict().get("msg_id") in msg_ids:
+                taken.append((channel, message))
+            else:
+                self.put(channel, message)
+        return taken
 
 
 def _size(message: Message) -> int:

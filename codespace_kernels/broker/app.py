@@ -14,7 +14,7 @@ import tornado.iostream
 import tornado.web
 
 from codespace_kernels.broker.loopback import NONCE_DIGITS, PROOF_PATH
-from codespace_kernels.broker.protocol import API, Access, KernelRequest
+from codespace_kernels.broker.protocol import API, Access, KernelRequest, as_known_error
 from codespace_kernels.errors import BrokerError, CodespaceKernelsError, SettingsError
 
 if TYPE_CHECKING:
@@ -29,11 +29,8 @@ log = logging.getLogger(__name__)
 
 
 def error_event(error: BaseException) -> dict[str, Any]:
-    """Give the event that ends a stream; what is not ours is logged whole and named in short."""
-    if not isinstance(error, CodespaceKernelsError):
-        log.error("a request failed inside", exc_info=error)
-        error = BrokerError(f"The broker failed inside ({error!r}). Its log says more.")
-    return {"event": "error", "error": error.to_json()}
+    """Give the event that ends a stream."""
+    return {"event": "error", "error": as_known_error(error).to_json()}
 
 
 class ApiHandler(tornado.web.RequestHandler):

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from codespace_kernels import __version__
 from codespace_kernels.broker.accounts import Accounts
+from codespace_kernels.broker.kernel_infos import KernelInfos
 from codespace_kernels.broker.kernels import BrokerKernel
 from codespace_kernels.broker.workspaces import ACTIVITY_INTERVAL, WorkspaceSession
 from codespace_kernels.errors import KernelNotFoundError
 from codespace_kernels.providers.base import WorkspaceState
+from codespace_kernels.settings import state_dir
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -43,6 +45,7 @@ class Broker:
         self.kernels: dict[str, BrokerKernel] = {}
         self.sessions: dict[tuple[str, str], WorkspaceSession] = {}
         self._accounts = accounts or Accounts()
+        self._infos = KernelInfos(state_dir() / "kernel-infos.json")
         self._idle_timeout = idle_timeout
         self._activity_interval = activity_interval
         self._requests = 0
@@ -128,7 +131,7 @@ class Broker:
     def add_kernel(self, request: KernelRequest, emit: Callable[[dict[str, Any]], None]) -> BrokerKernel:
         """Make a kernel for a handle; the caller starts and ends it."""
         session = self.session(request.access, request.target.workspace)
-        kernel = BrokerKernel(request, session, self._accounts.provider(request.access), emit)
+        kernel = BrokerKernel(request, session, self._accounts.provider(request.access), emit, self._infos)
         self.kernels[kernel.kernel_id] = kernel
         return kernel
 

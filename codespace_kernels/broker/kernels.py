@@ -9,21 +9,44 @@ import time
 import uuid
 from typing import TYPE_CHECKING, Any
 
-from codespace_kernels.bridge import KernelBridge, Ports
-from codespace_kernels.broker.protocol import SHUT_DOWN
-from codespace_kernels.errors import CodespaceKernelsError, KernelError
+from codespace_kernels.bridge import KernelBridge, Ports, guessed_kernel_info
+from codespace_kernels.broker.protocol import SHUT_DOWN, as_known_error
+from codespace_kernels.broker.workspaces import PATIENT_START_TIMEOUT
+from codespace_kernels.errors import CodespaceKernelsError, KernelError, WorkspaceStoppedError
 from codespace_kernels.progress import ProgressEvent
 from codespace_kernels.remote_kernel import KernelState
+from codespace_kernels.target import NEVER, ON_OPEN
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from codespace_kernels.broker.kernel_infos import KernelInfos
     from codespace_kernels.broker.protocol import KernelRequest
     from codespace_kernels.broker.workspaces import WorkspaceSession
     from codespace_kernels.providers.base import Provider
     from codespace_kernels.remote_kernel import RemoteKernel
 
 log = logging.getLogger(__name__)
+
+STAND_IN_AFTER = 10.0
+"""Seconds after which a kernel that still starts is stood in for: front ends give up after 60."""
+
+_NEXT = {
+    "start": "then connecting and starting the kernel",
+    "tunnel": "then starting the kernel",
+    "ssh": "then starting the kernel",
+    "server": "then starting the kernel",
+    "install": "then starting the kernel",
+    "kernel": "then running this cell",
+}
+"""What comes after a stage, for the cell that waits."""
+
+
+def line_of(event: ProgressEvent) -> str:
+    """Give what a waiting cell shows of a step."""
+    share = "" if event.fraction is None else f" ({event.fraction:.0%})"
+    following = f" · {_NEXT[event.stage]}" if event.stage in _NEXT else ""
+    return f"{event.message}{share}{following}"
 
 
 class BrokerKernel:
@@ -34,6 +57,7 @@ class BrokerKernel:
         session: Of the workspace.
         provider: Of the account.
         emit: Takes each event for the handle's stream.
+        infos: What kernels said of themselves.
     """
 
     def __init__(
@@ -42,6 +66,7 @@ class BrokerKernel:
         session: WorkspaceSession,
         provider: Provider,
         emit: Callable[[dict[str, Any]], None],
+        infos: KernelInfos,
     ) -> None:
         self.kernel_id = str(uuid.uuid4())
         self.request = request
@@ -54,6 +79,11 @@ class BrokerKernel:
         self._remote: RemoteKernel | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._changing = asyncio.Lock()
+        self._infos = infos
+        self._attempt: asyncio.Task[None] | None = None
+        self._attempt_wakes = False
+        self._not_running = asyncio.Event()
+        self._progressed: ProgressEvent | None = None
 
     @property
     def busy(self) -> bool:
@@ -61,7 +91,7 @@ class BrokerKernel:
         return self.state == "busy"
 
     async def start(self) -> None:
-        """Bind the local sockets, then start the remote kernel behind them.
+        """Bind the local sockets, then start the remote kernel behind them, unless its workspace has to start first.
 
         Raises:
             CodespaceKernelsError: It did not start; nothing is left of it.
@@ -77,11 +107,98 @@ class BrokerKernel:
                 owner=self,
             )
             self._emit({"event": "bound", "kernel_id": self.kernel_id, "connection_info": self.connection_info()})
-            await self._start_remote(start_workspace=True)
+            await self._launch(start_workspace=request.target.wake == ON_OPEN)
             self._emit({"event": "ready", "connection_info": self.connection_info()})
         except BaseException:
             await self.end()
             raise
+
+    async def _launch(self, *, start_workspace: bool) -> None:
+        """Start the remote kernel, or leave it to the stand-in where the workspace does not run.
+
+        Raises:
+            CodespaceKernelsError: The workspace is not stopped, and the kernel did not start.
+        """
+        self._not_running.clear()
+        attempt = self._begin_attempt(start_workspace=start_workspace)
+        asleep = asyncio.create_task(self._not_running.wait())
+        # A workspace that runs may still need minutes, for its first Jupyter server say.
+        standing_in = asyncio.get_running_loop().call_later(STAND_IN_AFTER, self._stand_in)
+        try:
+            await asyncio.wait({attempt, asleep}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            asleep.cancel()
+            standing_in.cancel()
+        try:
+            if attempt.done():
+                attempt.result()
+            else:
+                self._launched(attempt)
+        except WorkspaceStoppedError as error:
+            log.info("kernel %s waits for a run: %s", self.kernel_id, error)
+            self._launched(attempt)
+
+    def _launched(self, attempt: asyncio.Task[None]) -> None:
+        """Let the attempt go on, if it does, behind a kernel that front ends may use."""
+        attempt.add_done_callback(self._attempt_ended)
+        self._stand_in()
+
+    def _stand_in(self) -> None:
+        if self._bridge is not None and self._remote is None:
+            target = self.request.target
+            known = self._infos.get(target)
+            self._bridge.stand_in(known or guessed_kernel_info(target.language, self.session.name))
+
+    def _begin_attempt(self, *, start_workspace: bool) -> asyncio.Task[None]:
+        self._attempt = asyncio.create_task(self._start_remote(start_workspace=start_workspace))
+        self._attempt_wakes = start_workspace
+        return self._attempt
+
+    def _attempt_ended(self, attempt: asyncio.Task[None]) -> None:
+        """Tell the waiting cells when a kernel did not start behind the stand-in."""
+        if attempt is not self._attempt:
+            return
+        self._attempt = None
+        error = None if attempt.cancelled() else attempt.exception()
+        if error is None or self._bridge is None:
+            return
+        stopped = isinstance(error, WorkspaceStoppedError)
+        if stopped and self._bridge.has_waiting_runs and self._may_wake and not self._attempt_wakes:
+            self.run_waits()
+            return
+        known = as_known_error(error)
+        self._progressed = None
+        if not self._bridge.fail_waiting(known) and not stopped:
+            self._emit({"event": "notice", "message": str(known)})
+
+    @property
+    def _may_wake(self) -> bool:
+        return self.request.target.wake != NEVER
+
+    def run_waits(self) -> None:
+        """Start the kernel, and its workspace where the spec allows it (see `bridge.BridgeOwner`)."""
+        assert self._bridge is not None
+        if self._attempt is None:
+            self._begin_attempt(start_workspace=self._may_wake).add_done_callback(self._attempt_ended)
+        text = line_of(self._progressed) if self._progressed else f"Waiting for {self.session.name}"
+        self._bridge.tell_waiting(text)
+
+    def waiting_interrupted(self) -> None:
+        """Give up what was begun for a run that nobody waits for now (see `bridge.BridgeOwner`)."""
+        if self._attempt is not None:
+            self._attempt.cancel()
+            self._attempt = None
+
+    def kernel_info_received(self, content: dict[str, Any]) -> None:
+        """Remember what the kernel says of itself (see `bridge.BridgeOwner`)."""
+        if self._infos.put(self.request.target, content):
+            self._spawn(asyncio.to_thread(self._infos.save, self._infos.to_text()))
+
+    async def _give_up_attempt(self) -> None:
+        attempt, self._attempt = self._attempt, None
+        if attempt is not None:
+            attempt.cancel()
+            await asyncio.gather(attempt, return_exceptions=True)
 
     def connection_info(self) -> dict[str, Any]:
         """Give the connection info of the local sockets, JSON-safe."""
@@ -92,7 +209,9 @@ class BrokerKernel:
         return {**info, "key": key.decode() if isinstance(key, bytes) else key}
 
     async def _start_remote(self, *, start_workspace: bool) -> None:
-        host = await self.session.connected(self._provider, self._progress, start=start_workspace)
+        host = await self.session.connected(
+            self._provider, self._progress, start=start_workspace, timeout=PATIENT_START_TIMEOUT
+        )
         name = self.request.target.kernel
         self._progress(ProgressEvent("kernel", f"Starting kernel {name} in {self.session.name}"))
         start = asyncio.create_task(host.start_kernel(name, kernel_id=self.kernel_id, env=self.request.env))
@@ -107,28 +226,41 @@ class BrokerKernel:
         self._become("idle")
 
     async def interrupt(self) -> None:
-        """Interrupt the kernel."""
-        await self._running().interrupt()
+        """Interrupt the kernel, or the wait for it."""
+        if self._remote is None and self._bridge is not None:
+            self._bridge.interrupt_waiting()
+        else:
+            await self._running().interrupt()
 
     async def restart(self) -> None:
         """Replace the kernel's process; a dead kernel is started anew behind the same local sockets.
 
         A stopped workspace is not started: kernel managers restart dead kernels unasked, and that must not cost money.
+        The next run starts it.
         """
         async with self._changing:
             if self.state == "dead" or self._remote is None:
-                if self._remote is not None:
-                    await self._remote.close()
-                    self._remote = None
-                await self._start_remote(start_workspace=False)
+                await self._start_anew()
             else:
                 await self._remote.restart()
                 self._become("idle")
         self._emit({"event": "ready", "connection_info": self.connection_info()})
 
+    async def _start_anew(self) -> None:
+        await self._give_up_attempt()
+        remote, self._remote = self._remote, None
+        if self._bridge is not None:
+            self._bridge.detach()
+            self._bridge.forget_waiting()
+        if remote is not None:
+            await remote.close()
+        self._become("waiting")
+        await self._launch(start_workspace=False)
+
     async def shutdown(self) -> None:
         """End the remote kernel and tell the handle; the local sockets stay for a restart."""
         async with self._changing:
+            await self._give_up_attempt()
             await self._end_remote()
         self._died(SHUT_DOWN)
 
@@ -137,6 +269,7 @@ class BrokerKernel:
         for task in list(self._tasks):
             task.cancel()
         async with self._changing:
+            await self._give_up_attempt()
             await self._end_remote()
         bridge, self._bridge = self._bridge, None
         if bridge is not None:
@@ -163,8 +296,8 @@ class BrokerKernel:
 
     def workspace_lost(self, reason: str) -> None:
         """Hear that the way to the workspace is gone for good."""
-        if self._remote is not None:
-            self._died(reason)
+        if self._remote is not None and self._bridge is not None:
+            self._bridge.state_changed(KernelState.DEAD, reason)
 
     def shutdown_requested(self, *, restart: bool) -> None:
         """Hear that a client asked the kernel to end (see `bridge.BridgeOwner`)."""
@@ -196,7 +329,14 @@ class BrokerKernel:
         self._emit({"event": "dead", "reason": reason})
 
     def _progress(self, event: ProgressEvent) -> None:
+        if event.stage == "start":
+            self._not_running.set()
+        if event == self._progressed:
+            return
+        self._progressed = event
         self._emit({"event": "progress", "progress": event.to_json()})
+        if self._bridge is not None:
+            self._bridge.tell_waiting(line_of(event))
 
     def _become(self, state: str) -> None:
         if state != self.state:

@@ -8,9 +8,13 @@ handle, and the kernel lives as long as it (`bound`, `progress`, `ready`, then `
 from __future__ import annotations
 
 import dataclasses
+import logging
 from typing import Any
 
+from codespace_kernels.errors import BrokerError, CodespaceKernelsError
 from codespace_kernels.target import Account, Target
+
+log = logging.getLogger(__name__)
 
 API = "v1"
 """First path segment of every request; a broker of another version answers 404 to it."""
@@ -120,3 +124,11 @@ class KernelRequest:
             "access": Access.from_json(data["access"]),
         }
         return cls(**values)
+
+
+def as_known_error(error: BaseException) -> CodespaceKernelsError:
+    """Give an error that a person may be shown; what is not ours is logged whole and named in short."""
+    if isinstance(error, CodespaceKernelsError):
+        return error
+    log.error("a request failed inside", exc_info=error)
+    return BrokerError(f"The broker failed inside ({error!r}). Its log says more.")

@@ -37,6 +37,12 @@ PASSING = (WorkspaceConnectionError, GitHubUnavailableError, RateLimitError, Wai
 RECONNECT_WAIT = 60.0
 """Seconds that a new kernel waits for a connection that is being mended."""
 
+START_TIMEOUT = 300.0
+"""Seconds that a workspace may take to start where somebody waits at a command line."""
+
+PATIENT_START_TIMEOUT = 12 * 3600.0
+"""The same where a cell waits: a first build takes as long as it takes, and a person can interrupt the cell."""
+
 ACTIVITY_INTERVAL = 60.0
 """Seconds between activity notices while a kernel is busy: `gh` sends one a minute, and none is known to need more."""
 
@@ -82,23 +88,43 @@ class WorkspaceSession:
         self._activity_interval = activity_interval
         self._listeners: set[Progress] = set()
         self._attempt: asyncio.Task[KernelHost] | None = None
+        self._attempt_starts = False
         self._waiting = 0
         self._settled = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def connected(self, provider: Provider, progress: Progress, *, start: bool = True) -> KernelHost:
+    async def connected(
+        self, provider: Provider, progress: Progress, *, start: bool = True, timeout: float = START_TIMEOUT
+    ) -> KernelHost:
         """Give the host of the workspace's kernels, connecting first where that is needed.
 
         Callers that come meanwhile share one attempt; it is cancelled when the last of them has gone.
 
+        Args:
+            provider: Of the account.
+            progress: Hears of the steps.
+            start: Whether a stopped workspace is started.
+            timeout: Seconds that the workspace may take to start.
+
         Raises:
+            WorkspaceStoppedError: It is stopped, and `start` is false.
             CodespaceKernelsError: The workspace cannot be had; says why.
         """
-        if self.host is not None and self.state is SessionState.CONNECTED:
-            return self.host
-        if self._attempt is None or self._attempt.done():
-            self._attempt = asyncio.create_task(self._connect(provider, start=start))
-        attempt = self._attempt
+        while True:
+            if self.host is not None and self.state is SessionState.CONNECTED:
+                return self.host
+            if self._attempt is None or self._attempt.done():
+                self._attempt = asyncio.create_task(self._connect(provider, start=start, timeout=timeout))
+                self._attempt_starts = start
+            may_start = self._attempt_starts
+            try:
+                return await self._share(self._attempt, progress)
+            except WorkspaceStoppedError:
+                # That attempt was another caller's, who would not have it started.
+                if may_start or not start:
+                    raise
+
+    async def _share(self, attempt: asyncio.Task[KernelHost], progress: Progress) -> KernelHost:
         self._listeners.add(progress)
         self._waiting += 1
         try:
@@ -108,13 +134,15 @@ class WorkspaceSession:
             self._waiting -= 1
             if self._waiting == 0 and not attempt.done():
                 attempt.cancel()
+                # Whoever comes while it ends makes an attempt of their own.
+                self._attempt = None
 
-    async def _connect(self, provider: Provider, *, start: bool) -> KernelHost:
+    async def _connect(self, provider: Provider, *, start: bool, timeout: float) -> KernelHost:
         if self.host is not None:
             return await self._reconnected()
         self._become(SessionState.CONNECTING)
         try:
-            await provider.ensure_running(self.name, self._report, start=start)
+            await provider.ensure_running(self.name, self._report, start=start, timeout=timeout)
             # Imported here: a broker must answer before SSH and gRPC are loaded.
             from codespace_kernels.broker.hosts import open_host
 

@@ -16,7 +16,7 @@ from codespace_kernels.errors import KernelNotFoundError
 from codespace_kernels.progress import ProgressEvent
 from codespace_kernels.providers.base import Workspace
 from codespace_kernels.remote_kernel import RemoteKernelSpec
-from codespace_kernels.target import Target
+from codespace_kernels.target import ON_RUN, WAKES, Target
 
 if TYPE_CHECKING:
     import argparse
@@ -59,6 +59,12 @@ def add_parser(subparsers: Any) -> None:
         metavar="PYTHON",
         help="first install ipykernel into this Python of the codespace, so that it has a kernel",
     )
+    parser.add_argument(
+        "--wake",
+        choices=WAKES,
+        default=ON_RUN,
+        help="what starts the codespace when it is stopped: opening a notebook, running a cell (default), or neither",
+    )
     parser.set_defaults(func=run)
 
 
@@ -66,7 +72,7 @@ def run(options: argparse.Namespace) -> int:
     """Connect to a codespace."""
     access = shared.chosen_access(options)
     answer = ask_broker(access, options.name, start=not options.no_start, install_ipykernel=options.install_ipykernel)
-    written = write_specs(access, answer, options.kernel)
+    written = write_specs(access, answer, options.kernel, options.wake)
     if options.json:
         terminal.print_json(
             {
@@ -101,13 +107,14 @@ def ask_broker(access: Access, name: str, *, start: bool = True, install_ipykern
         return client.stream("workspaces/connect", {**body, "access": access.to_json()}, progress)
 
 
-def write_specs(access: Access, answer: dict[str, Any], wanted: list[str]) -> list[WrittenSpec]:
+def write_specs(access: Access, answer: dict[str, Any], wanted: list[str], wake: str = ON_RUN) -> list[WrittenSpec]:
     """Write kernelspecs for the kernels of a connected workspace.
 
     Args:
         access: Whose workspace.
         answer: The broker's.
         wanted: Names of kernels there; empty for all.
+        wake: What starts the workspace when it is stopped.
 
     Raises:
         KernelNotFoundError: There is none of a wanted name, or none at all. Nothing was written.
@@ -117,7 +124,10 @@ def write_specs(access: Access, answer: dict[str, Any], wanted: list[str]) -> li
     remote = {name: RemoteKernelSpec.from_json(spec) for name, spec in answer["kernelspecs"].items()}
     check_kernels(workspace.name, remote.keys(), wanted, answer["offers"])
     targets = {
-        Target(access.account, workspace.name, name, access.transport): remote[name] for name in wanted or remote
+        Target(
+            access.account, workspace.name, name, access.transport, wake=wake, language=remote[name].language
+        ): remote[name]
+        for name in wanted or remote
     }
     written = kernelspecs.write(workspace, targets)
     return [

@@ -10,6 +10,7 @@ import contextlib
 import json
 import shutil
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,8 +69,9 @@ def progress() -> Iterator[Progress]:
         return
     from rich.text import Text
 
+    began = time.monotonic()
     with console.status("") as status:
-        yield lambda event: status.update(Text(_line(event)))
+        yield lambda event: status.update(Text(f"{_line(event)} {time.monotonic() - began:.0f} s"))
 
 
 def _plain_lines() -> Progress:

@@ -94,7 +94,6 @@ class ConnectableWait:
         self._start = start
         self._timeout = timeout
         self._pace = pace or Pace()
-        self._began = time.monotonic()
         self._available_since: float | None = None
         self._started = False
         self._state_text = "not known yet"
@@ -181,8 +180,7 @@ class ConnectableWait:
 
     def _report(self, codespace: Codespace) -> None:
         verb = "Waiting for" if codespace.phase is Phase.BUSY else "Starting"
-        elapsed = time.monotonic() - self._began
-        self._progress(ProgressEvent("start", f"{verb} codespace {self._name} ({self._state_text}, {elapsed:.0f} s)"))
+        self._progress(ProgressEvent("start", f"{verb} codespace {self._name} ({self._state_text})"))
 
 
 async def wait_until_created(
@@ -201,14 +199,11 @@ async def wait_until_created(
         WaitTimeoutError: Nothing of it is seen in time.
     """
     pace = pace or Pace()
-    began = time.monotonic()
     try:
         async with asyncio.timeout(pace.creation):
             pauses = pace.pauses()
             while not _under_way(codespace):
-                elapsed = time.monotonic() - began
-                text = f"Creating codespace {codespace.name} ({codespace.state_text}, {elapsed:.0f} s)"
-                progress(ProgressEvent("create", text))
+                progress(ProgressEvent("create", f"Creating codespace {codespace.name} ({codespace.state_text})"))
                 await asyncio.sleep(next(pauses))
                 codespace = await _found(api, codespace)
     except TimeoutError:

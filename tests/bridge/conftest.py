@@ -21,6 +21,9 @@ class Owner:
         self.shutdowns: list[bool] = []
         self.execution_states: list[str] = []
         self.kernel_states: list[tuple[KernelState, str]] = []
+        self.runs_waiting = 0
+        self.interrupted = 0
+        self.kernel_infos: list[dict] = []
 
     def shutdown_requested(self, *, restart: bool) -> None:
         self.shutdowns.append(restart)
@@ -30,6 +33,15 @@ class Owner:
 
     def kernel_state_changed(self, state: KernelState, reason: str) -> None:
         self.kernel_states.append((state, reason))
+
+    def run_waits(self) -> None:
+        self.runs_waiting += 1
+
+    def waiting_interrupted(self) -> None:
+        self.interrupted += 1
+
+    def kernel_info_received(self, content: dict) -> None:
+        self.kernel_infos.append(content)
 
 
 async def until(condition, seconds: float = 20.0) -> None:

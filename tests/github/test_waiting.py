@@ -70,8 +70,8 @@ async def test_progress_tells_state_and_seconds():
     events = []
     await wait_for(FakeCodespace("Shutdown", "Starting", "Available"), progress=events.append)
     assert [event.message for event in events] == [
-        "Starting codespace hello (Shutdown, 0 s)",
-        "Starting codespace hello (Starting, 0 s)",
+        "Starting codespace hello (Shutdown)",
+        "Starting codespace hello (Starting)",
     ]
     assert {event.stage for event in events} == {"start"}
 

@@ -1,0 +1,58 @@
+"""The one line that a waiting cell shows."""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING, Any
+
+from codespace_kernels.messages import Channel
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from codespace_kernels.bridge.local_messages import LocalMessages
+    from codespace_kernels.messages import Message
+
+
+class WaitingLine:
+    """A display that is replaced in place and taken away at the end, so that no cell keeps it.
+
+    `display_data`, then `update_display_data` with its `display_id`, then `clear_output` without `wait`: a cell that
+    prints nothing would keep what is only to be cleared before the next output. Programs that log outputs (papermill)
+    log the first line only.
+
+    Args:
+        messages: Makes messages.
+        send: Publishes a message to local clients.
+    """
+
+    def __init__(self, messages: LocalMessages, send: Callable[[Channel, Message], None]) -> None:
+        self._messages = messages
+        self._send = send
+        self._parent = b""
+        self._display_id = ""
+        self._text = ""
+
+    def show(self, parent: bytes, text: str) -> None:
+        """Show a text in the cell of this request, in place of the one before."""
+        if parent != self._parent:
+            self.clear()
+            self._parent, self._display_id = parent, uuid.uuid4().hex
+            self._publish("display_data", text)
+        elif text != self._text:
+            self._publish("update_display_data", text)
+        self._text = text
+
+    def clear(self) -> None:
+        """Take the line away; where there is none, nothing is done."""
+        if self._parent:
+            self._send(Channel.IOPUB, self._messages.published("clear_output", self._parent, {"wait": False}))
+        self._parent, self._text = b"", ""
+
+    def _publish(self, kind: str, text: str) -> None:
+        content: dict[str, Any] = {
+            "data": {"text/plain": text},
+            "metadata": {},
+            "transient": {"display_id": self._display_id},
+        }
+        self._send(Channel.IOPUB, self._messages.published(kind, self._parent, content))
