@@ -194,7 +194,7 @@ class KernelBridge:
         return self._stand_in.fail(type(error).__name__, str(error))
 
     def forget_waiting(self) -> None:
-        """Drop what waits for a kernel: the one that comes is a restarted one."""
+        """Stand in no more, and drop what waits for a kernel: it is given up, or one comes that is a restarted one."""
         self._stand_in.forget()
 
     async def close(self) -> None:
@@ -305,8 +305,7 @@ class KernelBridge:
             self._late.clear()
             self._activity.reset("starting")
         elif state is KernelState.DEAD:
-            # Front ends say only that it died.
-            self._tell(self._activity.running_executions, reason)
+            self.tell_running(reason)
             self._late.clear()
             self._activity.reset("dead")
         elif state is KernelState.ALIVE:
@@ -319,6 +318,10 @@ class KernelBridge:
         self._gaps += 1
         _log.warning("output may be missing: %s", reason)
         self._tell(self._activity.open_requests, f"Output may be missing: {reason}")
+
+    def tell_running(self, reason: str) -> None:
+        """Say in the cell that runs why its kernel is about to be gone: front ends say only that it is."""
+        self._tell(self._activity.running_executions, reason)
 
     def _tell(self, requests: Iterable[bytes], text: str) -> None:
         """Say something of ours in cells."""

@@ -129,10 +129,8 @@ class StandIn:
         return self._end_runs(ename, evalue, follow=False)
 
     def forget(self) -> None:
-        """Drop everything that waits: a restarted kernel knows nothing of it."""
-        self._stop_line()
-        self._runs.clear()
-        self._kept = 0
+        """Answer no more, and drop everything that waits: a restarted kernel knows nothing of it."""
+        self.end()
         for _, message in self._queue.take_all():
             self._activity.forgotten(_id(message))
 

@@ -120,12 +120,16 @@ class Broker:
 
     async def disconnect(self, access: Access, name: str) -> dict[str, Any]:
         """Give up the connection to a workspace; its kernels end."""
-        session = self.sessions.pop((access.account.key, name), None)
+        key = (access.account.key, name)
+        session = self.sessions.get(key)
         if session is None:
             return {"disconnected": False}
-        for kernel in [kernel for kernel in self.kernels.values() if kernel.session is session]:
-            await kernel.shutdown()
+        for kernel in self._kernels_of(key):
+            await kernel.shutdown(f"The connection to {name} was given up from the command line; its kernels ended.")
         await session.close()
+        # Front ends may restart the kernels that they hold, over this session.
+        if not self._kernels_of(key):
+            self.sessions.pop(key, None)
         return {"disconnected": True}
 
     def add_kernel(self, request: KernelRequest, emit: Callable[[dict[str, Any]], None]) -> BrokerKernel:

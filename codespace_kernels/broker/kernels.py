@@ -10,12 +10,13 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 from codespace_kernels.bridge import KernelBridge, Ports, guessed_kernel_info
-from codespace_kernels.broker.protocol import SHUT_DOWN, as_known_error
+from codespace_kernels.broker.kernel_start import KernelStart
+from codespace_kernels.broker.protocol import SHUT_DOWN
 from codespace_kernels.broker.workspaces import PATIENT_START_TIMEOUT
-from codespace_kernels.errors import CodespaceKernelsError, KernelError, WorkspaceStoppedError
+from codespace_kernels.errors import CodespaceKernelsError, KernelError
 from codespace_kernels.progress import ProgressEvent
 from codespace_kernels.remote_kernel import KernelState
-from codespace_kernels.target import NEVER, ON_OPEN
+from codespace_kernels.target import ON_OPEN
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,26 +28,6 @@ if TYPE_CHECKING:
     from codespace_kernels.remote_kernel import RemoteKernel
 
 log = logging.getLogger(__name__)
-
-STAND_IN_AFTER = 10.0
-"""Seconds after which a kernel that still starts is stood in for: front ends give up after 60."""
-
-_NEXT = {
-    "start": "then connecting and starting the kernel",
-    "tunnel": "then starting the kernel",
-    "ssh": "then starting the kernel",
-    "server": "then starting the kernel",
-    "install": "then starting the kernel",
-    "kernel": "then running this cell",
-}
-"""What comes after a stage, for the cell that waits."""
-
-
-def line_of(event: ProgressEvent) -> str:
-    """Give what a waiting cell shows of a step."""
-    share = "" if event.fraction is None else f" ({event.fraction:.0%})"
-    following = f" · {_NEXT[event.stage]}" if event.stage in _NEXT else ""
-    return f"{event.message}{share}{following}"
 
 
 class BrokerKernel:
@@ -80,10 +61,7 @@ class BrokerKernel:
         self._tasks: set[asyncio.Task[None]] = set()
         self._changing = asyncio.Lock()
         self._infos = infos
-        self._attempt: asyncio.Task[None] | None = None
-        self._attempt_wakes = False
-        self._not_running = asyncio.Event()
-        self._progressed: ProgressEvent | None = None
+        self._start: KernelStart | None = None
 
     @property
     def busy(self) -> bool:
@@ -107,98 +85,26 @@ class BrokerKernel:
                 owner=self,
             )
             self._emit({"event": "bound", "kernel_id": self.kernel_id, "connection_info": self.connection_info()})
-            await self._launch(start_workspace=request.target.wake == ON_OPEN)
+            self._start = self._make_start(self._bridge)
+            await self._start.launch(start_workspace=request.target.wake == ON_OPEN)
             self._emit({"event": "ready", "connection_info": self.connection_info()})
         except BaseException:
             await self.end()
             raise
 
-    async def _launch(self, *, start_workspace: bool) -> None:
-        """Start the remote kernel, or leave it to the stand-in where the workspace does not run.
+    def _make_start(self, bridge: KernelBridge) -> KernelStart:
+        return KernelStart(
+            bridge,
+            self._start_remote,
+            self._kernel_info,
+            wake=self.request.target.wake,
+            workspace=self.session.name,
+            failed=lambda error: self._emit({"event": "notice", "message": str(error)}),
+        )
 
-        Raises:
-            CodespaceKernelsError: The workspace is not stopped, and the kernel did not start.
-        """
-        self._not_running.clear()
-        attempt = self._begin_attempt(start_workspace=start_workspace)
-        asleep = asyncio.create_task(self._not_running.wait())
-        # A workspace that runs may still need minutes, for its first Jupyter server say.
-        standing_in = asyncio.get_running_loop().call_later(STAND_IN_AFTER, self._stand_in)
-        try:
-            await asyncio.wait({attempt, asleep}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            asleep.cancel()
-            standing_in.cancel()
-        try:
-            if attempt.done():
-                attempt.result()
-            else:
-                self._launched(attempt)
-        except WorkspaceStoppedError as error:
-            log.info("kernel %s waits for a run: %s", self.kernel_id, error)
-            self._launched(attempt)
-
-    def _launched(self, attempt: asyncio.Task[None]) -> None:
-        """Let the attempt go on, if it does, behind a kernel that front ends may use."""
-        attempt.add_done_callback(self._attempt_ended)
-        self._stand_in()
-
-    def _stand_in(self) -> None:
-        if self._bridge is not None and self._remote is None:
-            target = self.request.target
-            known = self._infos.get(target)
-            self._bridge.stand_in(known or guessed_kernel_info(target.language, self.session.name))
-
-    def _begin_attempt(self, *, start_workspace: bool) -> asyncio.Task[None]:
-        self._attempt = asyncio.create_task(self._start_remote(start_workspace=start_workspace))
-        self._attempt_wakes = start_workspace
-        return self._attempt
-
-    def _attempt_ended(self, attempt: asyncio.Task[None]) -> None:
-        """Tell the waiting cells when a kernel did not start behind the stand-in."""
-        if attempt is not self._attempt:
-            return
-        self._attempt = None
-        error = None if attempt.cancelled() else attempt.exception()
-        if error is None or self._bridge is None:
-            return
-        stopped = isinstance(error, WorkspaceStoppedError)
-        if stopped and self._bridge.has_waiting_runs and self._may_wake and not self._attempt_wakes:
-            self.run_waits()
-            return
-        known = as_known_error(error)
-        self._progressed = None
-        if not self._bridge.fail_waiting(known) and not stopped:
-            self._emit({"event": "notice", "message": str(known)})
-
-    @property
-    def _may_wake(self) -> bool:
-        return self.request.target.wake != NEVER
-
-    def run_waits(self) -> None:
-        """Start the kernel, and its workspace where the spec allows it (see `bridge.BridgeOwner`)."""
-        assert self._bridge is not None
-        if self._attempt is None:
-            self._begin_attempt(start_workspace=self._may_wake).add_done_callback(self._attempt_ended)
-        text = line_of(self._progressed) if self._progressed else f"Waiting for {self.session.name}"
-        self._bridge.tell_waiting(text)
-
-    def waiting_interrupted(self) -> None:
-        """Give up what was begun for a run that nobody waits for now (see `bridge.BridgeOwner`)."""
-        if self._attempt is not None:
-            self._attempt.cancel()
-            self._attempt = None
-
-    def kernel_info_received(self, content: dict[str, Any]) -> None:
-        """Remember what the kernel says of itself (see `bridge.BridgeOwner`)."""
-        if self._infos.put(self.request.target, content):
-            self._spawn(asyncio.to_thread(self._infos.save, self._infos.to_text()))
-
-    async def _give_up_attempt(self) -> None:
-        attempt, self._attempt = self._attempt, None
-        if attempt is not None:
-            attempt.cancel()
-            await asyncio.gather(attempt, return_exceptions=True)
+    def _kernel_info(self) -> dict[str, Any]:
+        target = self.request.target
+        return self._infos.get(target) or guessed_kernel_info(target.language, self.session.name)
 
     def connection_info(self) -> dict[str, Any]:
         """Give the connection info of the local sockets, JSON-safe."""
@@ -208,7 +114,7 @@ class BrokerKernel:
         key = info["key"]
         return {**info, "key": key.decode() if isinstance(key, bytes) else key}
 
-    async def _start_remote(self, *, start_workspace: bool) -> None:
+    async def _start_remote(self, start_workspace: bool) -> None:
         host = await self.session.connected(
             self._provider, self._progress, start=start_workspace, timeout=PATIENT_START_TIMEOUT
         )
@@ -247,20 +153,26 @@ class BrokerKernel:
         self._emit({"event": "ready", "connection_info": self.connection_info()})
 
     async def _start_anew(self) -> None:
-        await self._give_up_attempt()
+        if self._bridge is None or self._start is None:
+            raise KernelError("The kernel has ended. Start it again.")
         remote, self._remote = self._remote, None
-        if self._bridge is not None:
-            self._bridge.detach()
-            self._bridge.forget_waiting()
+        self._bridge.detach()
+        await self._start.close()
         if remote is not None:
             await remote.close()
         self._become("waiting")
-        await self._launch(start_workspace=False)
+        await self._start.launch(start_workspace=False)
 
-    async def shutdown(self) -> None:
-        """End the remote kernel and tell the handle; the local sockets stay for a restart."""
+    async def shutdown(self, reason: str = "") -> None:
+        """End the remote kernel and tell the handle; the local sockets stay for a restart.
+
+        Args:
+            reason: Told in the cell that runs; empty where the front end itself asked for it.
+        """
         async with self._changing:
-            await self._give_up_attempt()
+            if self._bridge is not None:
+                self._bridge.tell_running(reason)
+            await self._end_start()
             await self._end_remote()
         self._died(SHUT_DOWN)
 
@@ -269,12 +181,16 @@ class BrokerKernel:
         for task in list(self._tasks):
             task.cancel()
         async with self._changing:
-            await self._give_up_attempt()
+            await self._end_start()
             await self._end_remote()
         bridge, self._bridge = self._bridge, None
         if bridge is not None:
             await bridge.close()
         self._become("ended")
+
+    async def _end_start(self) -> None:
+        if self._start is not None:
+            await self._start.close()
 
     async def _end_remote(self) -> None:
         remote, self._remote = self._remote, None
@@ -298,6 +214,21 @@ class BrokerKernel:
         """Hear that the way to the workspace is gone for good."""
         if self._remote is not None and self._bridge is not None:
             self._bridge.state_changed(KernelState.DEAD, reason)
+
+    def run_waits(self) -> None:
+        """Start the kernel for a cell that waits (see `bridge.BridgeOwner`)."""
+        if self._start is not None:
+            self._start.run_waits()
+
+    def waiting_interrupted(self) -> None:
+        """Give up what nobody waits for now (see `bridge.BridgeOwner`)."""
+        if self._start is not None:
+            self._start.abandon()
+
+    def kernel_info_received(self, content: dict[str, Any]) -> None:
+        """Remember what the kernel says of itself (see `bridge.BridgeOwner`)."""
+        if self._infos.put(self.request.target, content):
+            self._spawn(asyncio.to_thread(self._infos.save, self._infos.to_text()))
 
     def shutdown_requested(self, *, restart: bool) -> None:
         """Hear that a client asked the kernel to end (see `bridge.BridgeOwner`)."""
@@ -329,14 +260,8 @@ class BrokerKernel:
         self._emit({"event": "dead", "reason": reason})
 
     def _progress(self, event: ProgressEvent) -> None:
-        if event.stage == "start":
-            self._not_running.set()
-        if event == self._progressed:
-            return
-        self._progressed = event
-        self._emit({"event": "progress", "progress": event.to_json()})
-        if self._bridge is not None:
-            self._bridge.tell_waiting(line_of(event))
+        if self._start is None or self._start.progressed(event):
+            self._emit({"event": "progress", "progress": event.to_json()})
 
     def _become(self, state: str) -> None:
         if state != self.state:

@@ -1,0 +1,162 @@
+"""The start of a remote kernel: at once where its workspace runs, else behind the bridge's stand-in."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+from codespace_kernels.broker.protocol import as_known_error
+from codespace_kernels.errors import CodespaceKernelsError, WorkspaceConnectionError, WorkspaceStoppedError
+from codespace_kernels.target import NEVER
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Mapping
+
+    from codespace_kernels.bridge import KernelBridge
+    from codespace_kernels.progress import ProgressEvent
+
+log = logging.getLogger(__name__)
+
+STAND_IN_AFTER = 10.0
+"""Seconds after which a kernel that still starts is stood in for: front ends give up after 60."""
+
+_NEXT = {
+    "start": "then connecting and starting the kernel",
+    "tunnel": "then starting the kernel",
+    "ssh": "then starting the kernel",
+    "server": "then starting the kernel",
+    "install": "then starting the kernel",
+    "kernel": "then running this cell",
+}
+"""What comes after a stage, for the cell that waits."""
+
+
+def line_of(event: ProgressEvent) -> str:
+    """Give what a waiting cell shows of a step."""
+    share = "" if event.fraction is None else f" ({event.fraction:.0%})"
+    following = f" · {_NEXT[event.stage]}" if event.stage in _NEXT else ""
+    return f"{event.message}{share}{following}"
+
+
+class KernelStart:
+    """Starts one kernel, again and again where it has to be, with one attempt at a time.
+
+    Args:
+        bridge: Of the kernel; stands in until the remote kernel is attached to it.
+        start_remote: Starts the remote kernel and attaches it; told whether a stopped workspace may be started.
+        kernel_info: Gives what the stand-in says of the kernel.
+        wake: The spec's policy.
+        workspace: Its name, for people.
+        failed: Called with an error that no cell could be told.
+    """
+
+    def __init__(
+        self,
+        bridge: KernelBridge,
+        start_remote: Callable[[bool], Coroutine[Any, Any, None]],
+        kernel_info: Callable[[], Mapping[str, Any]],
+        *,
+        wake: str,
+        workspace: str,
+        failed: Callable[[CodespaceKernelsError], None],
+    ) -> None:
+        self._bridge = bridge
+        self._start_remote = start_remote
+        self._kernel_info = kernel_info
+        self._may_wake = wake != NEVER
+        self._workspace = workspace
+        self._failed = failed
+        self._attempt: asyncio.Task[None] | None = None
+        self._attempt_wakes = False
+        self._not_running = asyncio.Event()
+        self._last_step: ProgressEvent | None = None
+
+    async def launch(self, *, start_workspace: bool) -> None:
+        """Start the remote kernel; return when it runs, or is left to the stand-in because its workspace does not run.
+
+        Args:
+            start_workspace: Whether a stopped workspace is started without waiting for a run.
+
+        Raises:
+            CodespaceKernelsError: The workspace runs or cannot be looked at, and the kernel did not start.
+        """
+        self._not_running.clear()
+        attempt = self._begin(start_workspace=start_workspace)
+        # A workspace that runs may still need minutes, for its first Jupyter server say.
+        standing_in = asyncio.get_running_loop().call_later(STAND_IN_AFTER, self._stand_in)
+        asleep = asyncio.create_task(self._not_running.wait())
+        try:
+            await asyncio.wait({attempt, asleep}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            asleep.cancel()
+            standing_in.cancel()
+        if attempt.done() and not isinstance(_error_of(attempt), WorkspaceStoppedError):
+            self._attempt = None
+            attempt.result()
+        else:
+            attempt.add_done_callback(self._ended)
+            self._stand_in()
+
+    def run_waits(self) -> None:
+        """Start the kernel for a cell that waits, and its workspace where the spec allows it."""
+        if self._attempt is None:
+            self._begin(start_workspace=self._may_wake).add_done_callback(self._ended)
+        self._bridge.tell_waiting(line_of(self._last_step) if self._last_step else f"Waiting for {self._workspace}")
+
+    def progressed(self, event: ProgressEvent) -> bool:
+        """Hear of a step; tells whether it is another one than before."""
+        if event.stage == "start":
+            self._not_running.set()
+        if event == self._last_step:
+            return False
+        self._last_step = event
+        self._bridge.tell_waiting(line_of(event))
+        return True
+
+    def abandon(self) -> asyncio.Task[None] | None:
+        """Cancel the attempt that is under way; give it."""
+        attempt, self._attempt = self._attempt, None
+        if attempt is not None:
+            attempt.cancel()
+        return attempt
+
+    async def close(self) -> None:
+        """Give up the attempt that is under way, and what waits for it."""
+        attempt = self.abandon()
+        self._bridge.forget_waiting()
+        if attempt is not None:
+            await asyncio.gather(attempt, return_exceptions=True)
+
+    def _begin(self, *, start_workspace: bool) -> asyncio.Task[None]:
+        self._last_step = None
+        self._attempt_wakes = start_workspace
+        self._attempt = asyncio.create_task(self._start_remote(start_workspace))
+        return self._attempt
+
+    def _stand_in(self) -> None:
+        self._bridge.stand_in(self._kernel_info())
+
+    def _ended(self, attempt: asyncio.Task[None]) -> None:
+        """Tell the waiting cells when the kernel did not start."""
+        error = _error_of(attempt)
+        if attempt is not self._attempt:
+            return
+        self._attempt = None
+        if error is None:
+            return
+        stopped = isinstance(error, WorkspaceStoppedError)
+        if stopped and self._may_wake and not self._attempt_wakes:
+            # It was tried without being asked for; a cell may have come to wait meanwhile.
+            if self._bridge.has_waiting_runs:
+                self.run_waits()
+            return
+        if not self._bridge.fail_waiting(error) and not stopped:
+            self._failed(error)
+
+
+def _error_of(attempt: asyncio.Task[None]) -> CodespaceKernelsError | None:
+    if attempt.cancelled():
+        return WorkspaceConnectionError("The connection to the workspace was given up. Run the cell again.")
+    error = attempt.exception()
+    return None if error is None else as_known_error(error)

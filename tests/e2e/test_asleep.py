@@ -1,0 +1,272 @@
+"""A codespace that is stopped: opening a notebook wakes nothing, running a cell does, and the cell tells of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from jupyter_client.manager import AsyncKernelManager
+
+from codespace_kernels import kernelspecs
+from codespace_kernels.broker.client import BrokerClient
+
+from .clients import connected, execute, reply_to, running_kernel, soon, text_of, until_idle
+from .conftest import EmulatedAccount, cli, end_broker, run, wait_until
+
+pytestmark = pytest.mark.e2e
+
+NAME = "cs-octocat-sleepy-python3"
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@pytest.fixture(scope="module")
+def account(tmp_path_factory):
+    """An account with a codespace whose kernelspec is written, and a broker of its own."""
+    before = dict(os.environ)
+    os.environ["CODESPACE_KERNELS_HOME"] = str(tmp_path_factory.mktemp("h"))
+    account = EmulatedAccount(repository="octocat/sleepy")
+    os.environ.update(account.environment)
+    assert cli("connect", "octocat/sleepy").returncode == 0
+    yield account
+    assert cli("disconnect", account.codespace, "--yes").returncode == 0
+    end_broker()
+    assert cli("emulator", "stop").returncode == 0
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.fixture
+def asleep(account):
+    """The same, stopped."""
+    account.fault("--clear")
+    assert cli("stop", account.codespace, "--yes").returncode == 0
+    wait_until(lambda: state_of(account) == "Shutdown", "the codespace to stop")
+    yield account
+    account.fault("--clear")
+
+
+@pytest.fixture
+def spec_with(account):
+    """Write the kernelspec with other values in its `env`; it is restored at the end."""
+    path = kernelspecs.kernels_dir() / NAME / "kernel.json"
+    before = path.read_text()
+
+    def write(**env: str) -> None:
+        spec = json.loads(before)
+        spec["env"] |= {f"CODESPACE_KERNELS_{name}": value for name, value in env.items()}
+        path.write_text(json.dumps(spec))
+
+    yield write
+    path.write_text(before)
+
+
+def state_of(account: EmulatedAccount) -> str:
+    return account.status()["codespaces"][0]["state"]
+
+
+def no_start_was_asked_for(account: EmulatedAccount) -> bool:
+    """Whether the fault that the first start would have used up is still there."""
+    return [fault["kind"] for fault in account.status()["faults"]] == ["payment"]
+
+
+def kinds(messages: list[dict]) -> list[str]:
+    """What was published, in short."""
+    return [m["content"].get("execution_state", m["msg_type"]) for m in messages]
+
+
+async def test_opening_wakes_nothing_and_running_does(asleep):
+    asleep.fault("payment", "--option", "count=1")
+    async with running_kernel(NAME) as (manager, client):
+        info = await reply_to(client, client.kernel_info())
+        assert info["content"]["language_info"]["name"] == "python"
+        assert (await reply_to(client, client.complete("impor")))["content"]["matches"] == []
+        assert (await execute(client, "x = 1", silent=True))[-1]["content"]["status"] == "ok"
+        async with connected(manager):
+            pass
+        assert await manager.is_alive()
+        assert state_of(asleep) == "Shutdown"
+        assert no_start_was_asked_for(asleep)
+        await asyncio.to_thread(asleep.fault, "payment", "--clear")
+
+        silent = client.execute("y = x + 1", silent=True)
+        assert kinds(await until_idle(client, silent)) == ["busy", "idle"]
+        messages = await execute(client, "import os; print(y, os.environ['CODESPACE_NAME'])")
+        assert text_of(messages) == f"2 {asleep.codespace}\n"
+        published = kinds(messages)
+        # The line comes before, and is gone before the kernel says a word.
+        line = ["display_data", "update_display_data"]
+        assert published[:2] == ["busy", "display_data"]
+        gone = published.index("clear_output")
+        assert not set(published[gone:]) & set(line)
+        assert set(published[:gone]) <= {"busy", *line}
+        assert published[gone + 1 :] == ["busy", "execute_input", "stream", "idle", "execute_reply"]
+        lines = [m["content"]["data"]["text/plain"] for m in messages if m["msg_type"] in line]
+        assert any("Starting codespace" in text for text in lines)
+        assert state_of(asleep) == "Available"
+        # Nothing of the stand-in is left on the fast way.
+        assert kinds(await execute(client, "pass")) == ["busy", "execute_input", "idle", "execute_reply"]
+        assert (await reply_to(client, client.complete("impor")))["content"]["matches"]
+
+
+async def test_interrupt_ends_the_wait_and_the_next_run_waits_anew(asleep):
+    asleep.fault("slow-start", "--option", "seconds=60")
+    async with running_kernel(NAME) as (manager, client):
+        first, second = client.execute("print(1)"), client.execute("print(2)")
+        while (await client.get_iopub_msg(timeout=30))["msg_type"] != "display_data":
+            pass
+        await manager.interrupt_kernel()
+        ended = kinds(await until_idle(client, first))
+        assert ended[-4:] == ["clear_output", "busy", "error", "idle"]
+        replies = {(await client.get_shell_msg(timeout=30))["parent_header"]["msg_id"] for _ in range(2)}
+        assert replies == {first, second}
+        assert BrokerClient().call("GET", "kernels")["kernels"][0]["messages"]["queued_requests"] == 0
+        third = client.execute("print(3)")
+        await asyncio.to_thread(asleep.fault, "slow-start", "--clear")
+        await manager.interrupt_kernel()
+        reply = await reply_to(client, third)
+        assert reply["content"]["ename"] == "KeyboardInterrupt"
+
+
+FAULTS = [
+    (("payment", "--option", "count=1"), "PaymentRequiredError", "spending limit"),
+    (("state", "--option", "state=Failed"), "WorkspaceFailedError", "its state is Failed"),
+]
+
+
+@pytest.mark.parametrize(("fault", "ename", "text"), FAULTS)
+async def test_a_failure_is_told_in_the_cell_and_the_next_run_tries_again(asleep, fault, ename, text):
+    async with running_kernel(NAME) as (manager, client):
+        await asyncio.to_thread(asleep.fault, *fault)
+        messages = await execute(client, "print('never')")
+        assert messages[-1]["content"]["ename"] == ename
+        (error,) = [m["content"] for m in messages if m["msg_type"] == "error"]
+        assert text in error["evalue"]
+        assert await manager.is_alive()
+        await asyncio.to_thread(asleep.fault, fault[0], "--clear")
+        assert text_of(await execute(client, "print('now')")) == "now\n"
+
+
+async def test_a_kernel_that_the_codespace_lacks_is_told_in_the_cell(asleep, spec_with):
+    spec_with(KERNEL="julia")
+    async with running_kernel(NAME) as (_, client):
+        messages = await execute(client, "1")
+        assert messages[-1]["content"]["ename"] == "KernelNotFoundError"
+        assert "python3" in messages[-1]["content"]["evalue"]
+
+
+async def test_never(asleep, spec_with):
+    spec_with(WAKE="never")
+    asleep.fault("payment", "--option", "count=1")
+    async with running_kernel(NAME) as (_, client):
+        messages = await execute(client, "print(1)")
+        assert messages[-1]["content"]["ename"] == "WorkspaceStoppedError"
+        assert f"codespace-kernels connect {asleep.codespace}" in messages[-1]["content"]["evalue"]
+        assert no_start_was_asked_for(asleep)
+        await asyncio.to_thread(asleep.fault, "payment", "--clear")
+        assert (await asyncio.to_thread(cli, "connect", asleep.codespace)).returncode == 0
+        assert text_of(await execute(client, "print(1)")) == "1\n"
+
+
+async def test_on_open(asleep, spec_with):
+    spec_with(WAKE="on-open")
+    async with running_kernel(NAME) as (_, client):
+        await soon(lambda: state_of(asleep) == "Available", "the codespace to start")
+        assert text_of(await execute(client, "print(1)")) == "1\n"
+
+
+async def test_restart_wakes_nothing(asleep):
+    async with running_kernel(NAME) as (manager, client):
+        assert text_of(await execute(client, "x = 1; print(x)")) == "1\n"
+        assert (await asyncio.to_thread(cli, "stop", asleep.codespace, "--yes")).returncode == 0
+        await soon(lambda: not manager.provisioner._handle.alive, "the kernel's death to be told")
+        await soon(lambda: state_of(asleep) == "Shutdown", "the codespace to stop")
+        await asyncio.to_thread(asleep.fault, "payment", "--option", "count=1")
+        for now in (True, False):
+            await manager.restart_kernel(now=now)
+            assert await manager.is_alive()
+        await client.wait_for_ready(timeout=30)
+        assert no_start_was_asked_for(asleep)
+        await asyncio.to_thread(asleep.fault, "payment", "--clear")
+        assert text_of(await execute(client, "print('x' in globals())")) == "False\n"
+
+
+async def test_a_cell_that_runs_is_told_that_the_codespace_was_stopped(asleep):
+    async with running_kernel(NAME) as (_, client):
+        await execute(client, "import time")
+        client.execute("print('up', flush=True); time.sleep(60)")
+        while (await client.get_iopub_msg(timeout=30))["msg_type"] != "stream":
+            pass
+        assert (await asyncio.to_thread(cli, "stop", asleep.codespace, "--yes")).returncode == 0
+        while (message := await client.get_iopub_msg(timeout=60))["msg_type"] != "stream":
+            pass
+        assert message["content"]["name"] == "stderr"
+        assert "was stopped" in message["content"]["text"]
+
+
+async def test_restart_while_a_cell_waits_drops_the_cell(asleep):
+    asleep.fault("slow-start", "--option", "seconds=60")
+    async with running_kernel(NAME) as (manager, client):
+        client.execute("print('old')")
+        while (await client.get_iopub_msg(timeout=30))["msg_type"] != "display_data":
+            pass
+        await manager.restart_kernel(now=True)
+        assert BrokerClient().call("GET", "kernels")["kernels"][0]["messages"]["queued_requests"] == 0
+        assert await manager.is_alive()
+
+
+async def test_shutdown_while_a_cell_waits_is_prompt(asleep):
+    asleep.fault("slow-start", "--option", "seconds=60")
+    manager = AsyncKernelManager(kernel_name=NAME)
+    await manager.start_kernel()
+    async with connected(manager) as client:
+        client.execute("1")
+        while (await client.get_iopub_msg(timeout=30))["msg_type"] != "display_data":
+            pass
+        await asyncio.wait_for(manager.shutdown_kernel(), 20)
+    await soon(lambda: BrokerClient().call("GET", "kernels")["kernels"] == [], "the kernel to end")
+
+
+def outputs_of(path: Path) -> list:
+    return [(cell.get("execution_count"), cell.get("outputs")) for cell in nbformat.read(path, 4).cells]
+
+
+@pytest.fixture
+def notebook(tmp_path) -> Path:
+    cells = ["x = 1", "print('out')\nx", "from IPython.display import display\ndisplay('shown')"]
+    path = tmp_path / "in.ipynb"
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in cells])
+    nbformat.write(book, path)
+    return path
+
+
+def nbconvert(notebook: Path, kernel: str, target: Path):
+    options = ["--to", "notebook", "--execute", f"--ExecutePreprocessor.kernel_name={kernel}", "--output", str(target)]
+    return run(sys.executable, "-m", "nbconvert", *options, str(notebook))
+
+
+def papermill(notebook: Path, kernel: str, target: Path):
+    return run(sys.executable, "-m", "papermill", "--no-progress-bar", "-k", kernel, str(notebook), str(target))
+
+
+@pytest.mark.parametrize("program", [nbconvert, papermill])
+def test_programs_wait_tell_of_it_and_keep_nothing(asleep, program, notebook, tmp_path):
+    asleep.fault("slow-start", "--option", "seconds=2")
+    local, remote = tmp_path / "local.ipynb", tmp_path / "remote.ipynb"
+    assert program(notebook, "python3", local).returncode == 0
+    done = program(notebook, NAME, remote)
+    assert done.returncode == 0
+    assert "Starting codespace" in done.stderr
+    assert outputs_of(remote) == outputs_of(local)
+
+
+def test_the_example_wakes_the_codespace(asleep, tmp_path):
+    target = tmp_path / "output.ipynb"
+    assert nbconvert(EXAMPLES / "hello-codespace.ipynb", NAME, target).returncode == 0
+    text = "".join(output.text for cell in nbformat.read(target, 4).cells for output in cell.get("outputs", []))
+    assert f"Codespace       {asleep.codespace}\n" in text
+    assert "Starting" not in target.read_text()
