@@ -183,3 +183,20 @@ def test_the_launcher_is_where_the_spec_says():
     (name,) = write(workspace())
     path = KernelSpecManager().get_kernel_spec(name).env["PATH"].split(os.pathsep)
     assert shutil.which("codespace-kernel", path=path[0])
+
+
+def test_what_wakes_the_workspace_stands_in_the_spec_only_where_it_was_chosen():
+    place = workspace()
+    target = Target(ACCOUNT, place.name, "python3", wake="never", language="python")
+    (name,) = kernelspecs.write(place, {target: PYTHON})
+    found = kernelspecs.installed()[name].target
+    assert (found.wake, found.language) == ("never", "python")
+    assert write(place).keys() == {name}
+    assert kernelspecs.installed()[name].target.wake == "on-run"
+    assert "WAKE" not in str(KernelSpecManager().get_kernel_spec(name).env)
+
+
+def test_an_unknown_way_to_wake_names_the_known_ones():
+    env = {"CODESPACE_KERNELS_WORKSPACE": "w", "CODESPACE_KERNELS_KERNEL": "k", "CODESPACE_KERNELS_WAKE": "always"}
+    with pytest.raises(SettingsError, match=r"CODESPACE_KERNELS_WAKE.*'always'.*on-open, on-run, never"):
+        Target.from_env(env)

@@ -56,5 +56,5 @@ async def _stop(options: argparse.Namespace, provider: Provider, name: str) -> i
         # First, so that its kernels end politely and nobody tries to mend the connection.
         await asyncio.to_thread(end_connection, shared.chosen_access(options), name)
         workspace = await provider.stop(name)
-    terminal.say(f"{name}: {workspace.provider_state}. Its kernelspecs stay: starting one of them starts it again.")
+    terminal.say(f"{name}: {workspace.provider_state}. Its kernelspecs stay: running a cell starts it again.")
     return 0

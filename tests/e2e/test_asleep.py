@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import sys
+import urllib.request
 from pathlib import Path
 
 import nbformat
@@ -14,6 +15,8 @@ from jupyter_client.manager import AsyncKernelManager
 
 from codespace_kernels import kernelspecs
 from codespace_kernels.broker.client import BrokerClient
+from codespace_kernels.emulator.control import ControlClient
+from codespace_kernels.emulator.state import find_record
 
 from .clients import connected, execute, reply_to, running_kernel, soon, text_of, until_idle
 from .conftest import EmulatedAccount, cli, end_broker, run, wait_until
@@ -24,12 +27,55 @@ NAME = "cs-octocat-sleepy-python3"
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
+class SleepyAccount(EmulatedAccount):
+    """An emulator that is asked in this process: these tests ask it often."""
+
+    def __init__(self) -> None:
+        super().__init__(repository="octocat/sleepy")
+        self._control = ControlClient(find_record(self.environment["GITHUB_API_URL"]))
+
+    def status(self) -> dict:
+        return self._control.status()
+
+    @property
+    def state(self) -> str:
+        """GitHub's word for the state of the codespace."""
+        return self.status()["codespaces"][0]["state"]
+
+    def set(self, kind: str, **options: str | float) -> None:
+        """Set a fault."""
+        self._control.set_fault(kind, None, options)
+
+    def clear(self) -> None:
+        """Clear all faults."""
+        self._control.clear_faults(None, None)
+
+    @property
+    def no_start_was_asked_for(self) -> bool:
+        """Whether the fault that the first start would have used up is still there."""
+        return [fault["kind"] for fault in self.status()["faults"]] == ["payment"]
+
+    def stop(self) -> None:
+        """Stop the codespace as its web page does, behind the broker's back."""
+        url = f"{self.environment['GITHUB_API_URL']}/user/codespaces/{self.codespace}/stop"
+        headers = {"Authorization": f"token {self.environment['GH_ENTERPRISE_TOKEN']}"}
+        with urllib.request.urlopen(urllib.request.Request(url, method="POST", headers=headers), timeout=30):
+            pass
+        wait_until(lambda: self.state == "Shutdown", "the codespace to stop")
+
+
+def not_connected() -> bool:
+    client = BrokerClient()
+    workspaces = client.call("GET", "status")["workspaces"] if client.running() else []
+    return all(workspace["state"] == "not connected" for workspace in workspaces)
+
+
 @pytest.fixture(scope="module")
 def account(tmp_path_factory):
     """An account with a codespace whose kernelspec is written, and a broker of its own."""
     before = dict(os.environ)
     os.environ["CODESPACE_KERNELS_HOME"] = str(tmp_path_factory.mktemp("h"))
-    account = EmulatedAccount(repository="octocat/sleepy")
+    account = SleepyAccount()
     os.environ.update(account.environment)
     assert cli("connect", "octocat/sleepy").returncode == 0
     yield account
@@ -42,12 +88,11 @@ def account(tmp_path_factory):
 
 @pytest.fixture
 def asleep(account):
-    """The same, stopped."""
-    account.fault("--clear")
-    assert cli("stop", account.codespace, "--yes").returncode == 0
-    wait_until(lambda: state_of(account) == "Shutdown", "the codespace to stop")
+    """The same, stopped, which the broker knows."""
+    account.stop()
+    wait_until(not_connected, "the broker to notice")
     yield account
-    account.fault("--clear")
+    account.clear()
 
 
 @pytest.fixture
@@ -65,22 +110,13 @@ def spec_with(account):
     path.write_text(before)
 
 
-def state_of(account: EmulatedAccount) -> str:
-    return account.status()["codespaces"][0]["state"]
-
-
-def no_start_was_asked_for(account: EmulatedAccount) -> bool:
-    """Whether the fault that the first start would have used up is still there."""
-    return [fault["kind"] for fault in account.status()["faults"]] == ["payment"]
-
-
 def kinds(messages: list[dict]) -> list[str]:
     """What was published, in short."""
     return [m["content"].get("execution_state", m["msg_type"]) for m in messages]
 
 
 async def test_opening_wakes_nothing_and_running_does(asleep):
-    asleep.fault("payment", "--option", "count=1")
+    asleep.set("payment", count=1)
     async with running_kernel(NAME) as (manager, client):
         info = await reply_to(client, client.kernel_info())
         assert info["content"]["language_info"]["name"] == "python"
@@ -89,9 +125,9 @@ async def test_opening_wakes_nothing_and_running_does(asleep):
         async with connected(manager):
             pass
         assert await manager.is_alive()
-        assert state_of(asleep) == "Shutdown"
-        assert no_start_was_asked_for(asleep)
-        await asyncio.to_thread(asleep.fault, "payment", "--clear")
+        assert asleep.state == "Shutdown"
+        assert asleep.no_start_was_asked_for
+        asleep.clear()
 
         silent = client.execute("y = x + 1", silent=True)
         assert kinds(await until_idle(client, silent)) == ["busy", "idle"]
@@ -107,14 +143,14 @@ async def test_opening_wakes_nothing_and_running_does(asleep):
         assert published[gone + 1 :] == ["busy", "execute_input", "stream", "idle", "execute_reply"]
         lines = [m["content"]["data"]["text/plain"] for m in messages if m["msg_type"] in line]
         assert any("Starting codespace" in text for text in lines)
-        assert state_of(asleep) == "Available"
+        assert asleep.state == "Available"
         # Nothing of the stand-in is left on the fast way.
         assert kinds(await execute(client, "pass")) == ["busy", "execute_input", "idle", "execute_reply"]
         assert (await reply_to(client, client.complete("impor")))["content"]["matches"]
 
 
 async def test_interrupt_ends_the_wait_and_the_next_run_waits_anew(asleep):
-    asleep.fault("slow-start", "--option", "seconds=60")
+    asleep.set("slow-start", seconds=60)
     async with running_kernel(NAME) as (manager, client):
         first, second = client.execute("print(1)"), client.execute("print(2)")
         while (await client.get_iopub_msg(timeout=30))["msg_type"] != "display_data":
@@ -126,28 +162,28 @@ async def test_interrupt_ends_the_wait_and_the_next_run_waits_anew(asleep):
         assert replies == {first, second}
         assert BrokerClient().call("GET", "kernels")["kernels"][0]["messages"]["queued_requests"] == 0
         third = client.execute("print(3)")
-        await asyncio.to_thread(asleep.fault, "slow-start", "--clear")
+        asleep.clear()
         await manager.interrupt_kernel()
         reply = await reply_to(client, third)
         assert reply["content"]["ename"] == "KeyboardInterrupt"
 
 
 FAULTS = [
-    (("payment", "--option", "count=1"), "PaymentRequiredError", "spending limit"),
-    (("state", "--option", "state=Failed"), "WorkspaceFailedError", "its state is Failed"),
+    ("payment", {"count": 1}, "PaymentRequiredError", "spending limit"),
+    ("state", {"state": "Failed"}, "WorkspaceFailedError", "its state is Failed"),
 ]
 
 
-@pytest.mark.parametrize(("fault", "ename", "text"), FAULTS)
-async def test_a_failure_is_told_in_the_cell_and_the_next_run_tries_again(asleep, fault, ename, text):
+@pytest.mark.parametrize(("fault", "options", "ename", "text"), FAULTS)
+async def test_a_failure_is_told_in_the_cell_and_the_next_run_tries_again(asleep, fault, options, ename, text):
     async with running_kernel(NAME) as (manager, client):
-        await asyncio.to_thread(asleep.fault, *fault)
+        asleep.set(fault, **options)
         messages = await execute(client, "print('never')")
         assert messages[-1]["content"]["ename"] == ename
         (error,) = [m["content"] for m in messages if m["msg_type"] == "error"]
         assert text in error["evalue"]
         assert await manager.is_alive()
-        await asyncio.to_thread(asleep.fault, fault[0], "--clear")
+        asleep.clear()
         assert text_of(await execute(client, "print('now')")) == "now\n"
 
 
@@ -161,13 +197,13 @@ async def test_a_kernel_that_the_codespace_lacks_is_told_in_the_cell(asleep, spe
 
 async def test_never(asleep, spec_with):
     spec_with(WAKE="never")
-    asleep.fault("payment", "--option", "count=1")
+    asleep.set("payment", count=1)
     async with running_kernel(NAME) as (_, client):
         messages = await execute(client, "print(1)")
         assert messages[-1]["content"]["ename"] == "WorkspaceStoppedError"
         assert f"codespace-kernels connect {asleep.codespace}" in messages[-1]["content"]["evalue"]
-        assert no_start_was_asked_for(asleep)
-        await asyncio.to_thread(asleep.fault, "payment", "--clear")
+        assert asleep.no_start_was_asked_for
+        asleep.clear()
         assert (await asyncio.to_thread(cli, "connect", asleep.codespace)).returncode == 0
         assert text_of(await execute(client, "print(1)")) == "1\n"
 
@@ -175,23 +211,22 @@ async def test_never(asleep, spec_with):
 async def test_on_open(asleep, spec_with):
     spec_with(WAKE="on-open")
     async with running_kernel(NAME) as (_, client):
-        await soon(lambda: state_of(asleep) == "Available", "the codespace to start")
+        await soon(lambda: asleep.state == "Available", "the codespace to start")
         assert text_of(await execute(client, "print(1)")) == "1\n"
 
 
 async def test_restart_wakes_nothing(asleep):
     async with running_kernel(NAME) as (manager, client):
         assert text_of(await execute(client, "x = 1; print(x)")) == "1\n"
-        assert (await asyncio.to_thread(cli, "stop", asleep.codespace, "--yes")).returncode == 0
+        await asyncio.to_thread(asleep.stop)
         await soon(lambda: not manager.provisioner._handle.alive, "the kernel's death to be told")
-        await soon(lambda: state_of(asleep) == "Shutdown", "the codespace to stop")
-        await asyncio.to_thread(asleep.fault, "payment", "--option", "count=1")
+        asleep.set("payment", count=1)
         for now in (True, False):
             await manager.restart_kernel(now=now)
             assert await manager.is_alive()
         await client.wait_for_ready(timeout=30)
-        assert no_start_was_asked_for(asleep)
-        await asyncio.to_thread(asleep.fault, "payment", "--clear")
+        assert asleep.no_start_was_asked_for
+        asleep.clear()
         assert text_of(await execute(client, "print('x' in globals())")) == "False\n"
 
 
@@ -201,15 +236,26 @@ async def test_a_cell_that_runs_is_told_that_the_codespace_was_stopped(asleep):
         client.execute("print('up', flush=True); time.sleep(60)")
         while (await client.get_iopub_msg(timeout=30))["msg_type"] != "stream":
             pass
-        assert (await asyncio.to_thread(cli, "stop", asleep.codespace, "--yes")).returncode == 0
+        await asyncio.to_thread(asleep.stop)
         while (message := await client.get_iopub_msg(timeout=60))["msg_type"] != "stream":
             pass
         assert message["content"]["name"] == "stderr"
         assert "was stopped" in message["content"]["text"]
 
 
+async def test_a_cell_that_runs_is_told_that_the_command_line_ended_it(asleep):
+    async with running_kernel(NAME) as (_, client):
+        client.execute("import time; print('up', flush=True); time.sleep(60)")
+        while (await client.get_iopub_msg(timeout=30))["msg_type"] != "stream":
+            pass
+        assert (await asyncio.to_thread(cli, "stop", asleep.codespace, "--yes")).returncode == 0
+        while (message := await client.get_iopub_msg(timeout=60))["msg_type"] != "stream":
+            pass
+        assert "from the command line" in message["content"]["text"]
+
+
 async def test_restart_while_a_cell_waits_drops_the_cell(asleep):
-    asleep.fault("slow-start", "--option", "seconds=60")
+    asleep.set("slow-start", seconds=60)
     async with running_kernel(NAME) as (manager, client):
         client.execute("print('old')")
         while (await client.get_iopub_msg(timeout=30))["msg_type"] != "display_data":
@@ -220,7 +266,7 @@ async def test_restart_while_a_cell_waits_drops_the_cell(asleep):
 
 
 async def test_shutdown_while_a_cell_waits_is_prompt(asleep):
-    asleep.fault("slow-start", "--option", "seconds=60")
+    asleep.set("slow-start", seconds=60)
     manager = AsyncKernelManager(kernel_name=NAME)
     await manager.start_kernel()
     async with connected(manager) as client:
@@ -255,7 +301,7 @@ def papermill(notebook: Path, kernel: str, target: Path):
 
 @pytest.mark.parametrize("program", [nbconvert, papermill])
 def test_programs_wait_tell_of_it_and_keep_nothing(asleep, program, notebook, tmp_path):
-    asleep.fault("slow-start", "--option", "seconds=2")
+    asleep.set("slow-start", seconds=2)
     local, remote = tmp_path / "local.ipynb", tmp_path / "remote.ipynb"
     assert program(notebook, "python3", local).returncode == 0
     done = program(notebook, NAME, remote)
