@@ -18,7 +18,7 @@ from codespace_kernels.bridge.requests import LifecycleRequests, RequestHandler,
 from codespace_kernels.bridge.sockets import LocalSockets, Ports
 from codespace_kernels.bridge.standin import StandIn
 from codespace_kernels.bridge.stats import BridgeStats
-from codespace_kernels.errors import SettingsError
+from codespace_kernels.errors import KernelStartError, SettingsError
 from codespace_kernels.messages import Channel, MalformedMessageError, Message, Signer
 from codespace_kernels.remote_kernel import KernelState
 
@@ -74,11 +74,12 @@ class KernelBridge:
         self._queue = RequestQueue()
         self._messages = LocalMessages()
         self._activity = Activity(self._execution_state_changed, self._idle_lost, idle_grace=idle_grace)
-        self._lifecycle = LifecycleRequests(self._messages, self._send, self._interrupt, self._shutdown_requested)
+        self._lifecycle = LifecycleRequests(self._messages, self._send, self.interrupt, self._shutdown_requested)
         self._handlers: list[RequestHandler] = [self._lifecycle]
         self._late = LateAnswers()
         self._stand_in = StandIn(self._messages, self._send, self._queue, self._activity, self._late, self._run_waits)
         self._kernel: RemoteKernel | None = None
+        self._coming: RemoteKernel | None = None
         self._closed = False
         self._to_kernel = dict.fromkeys((Channel.SHELL, Channel.CONTROL, Channel.STDIN), 0)
         self._to_clients = dict.fromkeys(Channel, 0)
@@ -156,24 +157,40 @@ class KernelBridge:
         return self._stand_in.has_runs
 
     def attach(self, kernel: RemoteKernel) -> None:
-        """Connect the clients with a kernel; what they asked before is handed over first, in order."""
+        """Connect the clients with a kernel; what they asked before is handed over first, in order.
+
+        Where the stand-in answered clients, the kernel is asked for its `kernel_info` before that, as they would have
+        done: what it says while it comes up would else be taken for output of the first cell (measured with ipykernel,
+        whose debugger warns on stderr).
+        """
         self.detach()
-        asked = self._stand_in.told_kernel_info
-        self._stand_in.end()
         self._activity.revived()
-        self._kernel = kernel
-        kernel.listen(self)
+        if self._stand_in.active:
+            self._coming = kernel
+            kernel.listen(self)
+            self._ask_kernel_info(kernel)
+        else:
+            self._kernel = kernel
+            kernel.listen(self)
+            self._hand_over(kernel)
+
+    def _ask_kernel_info(self, kernel: RemoteKernel) -> None:
+        request = self._messages.request("kernel_info_request")
+        self._late.expect(str(request.header_dict()["msg_id"]))
+        self._forward(kernel, Channel.SHELL, request)
+
+    def _hand_over(self, kernel: RemoteKernel) -> None:
+        self._coming, self._kernel = None, kernel
+        self._stand_in.end()
         for channel, message in self._queue.take_all():
             self._forward(kernel, channel, message)
-        if asked:
-            # Clients know it and will not ask again; the next stand-in is to know it, too.
-            self._ask_kernel_info(kernel)
 
     def detach(self) -> None:
         """Let go of the kernel, without ending it; requests wait again. Detaching twice is no error."""
-        if self._kernel is not None:
-            self._kernel.listen(None)
-            self._kernel = None
+        kernel = self._kernel or self._coming
+        if kernel is not None:
+            kernel.listen(None)
+            self._kernel = self._coming = None
             self._late.clear()
 
     def stand_in(self, kernel_info: Mapping[str, Any]) -> None:
@@ -244,27 +261,23 @@ class KernelBridge:
         self._to_kernel[channel] += 1
         kernel.send(channel, message)
 
-    async def _interrupt(self) -> None:
+    async def interrupt(self) -> None:
+        """Interrupt the kernel; while there is none, the runs that wait for it.
+
+        Raises:
+            KernelError: There is no kernel and no stand-in, or the kernel is gone.
+            WaitTimeoutError: No answer in time.
+        """
         if self._kernel is not None:
             await self._kernel.interrupt()
-        elif self._stand_in.active:
-            self.interrupt_waiting()
-        else:
+        elif not self._stand_in.active:
             raise no_kernel()
-
-    def interrupt_waiting(self) -> None:
-        """End the runs that wait for the kernel as an interrupt does; where none waits, nothing is done."""
-        if self._stand_in.interrupt() and self._owner is not None:
+        elif self._stand_in.interrupt() and self._owner is not None:
             self._owner.waiting_interrupted()
 
     def _run_waits(self) -> None:
         if self._owner is not None:
             self._owner.run_waits()
-
-    def _ask_kernel_info(self, kernel: RemoteKernel) -> None:
-        request = self._messages.request("kernel_info_request")
-        self._late.expect(str(request.header_dict()["msg_id"]))
-        self._forward(kernel, Channel.SHELL, request)
 
     def _shutdown_requested(self, restart: bool) -> None:
         if self._owner is not None:
@@ -293,10 +306,13 @@ class KernelBridge:
             self._send(channel, message)
 
     def _learn(self, message: Message) -> None:
-        if b"kernel_info_reply" in message.header and self._owner is not None:
-            content = message.content_dict()
-            if content.get("status") == "ok":
-                self._owner.kernel_info_received(content)
+        if b"kernel_info_reply" not in message.header:
+            return
+        content = message.content_dict()
+        if self._owner is not None and content.get("status") == "ok":
+            self._owner.kernel_info_received(content)
+        if self._coming is not None:
+            self._hand_over(self._coming)
 
     def state_changed(self, state: KernelState, reason: str) -> None:
         """Hear what the carrier knows of the kernel; see `RemoteKernelListener`."""
@@ -306,6 +322,8 @@ class KernelBridge:
             self._activity.reset("starting")
         elif state is KernelState.DEAD:
             self.tell_running(reason)
+            self._coming = None
+            self._stand_in.fail(KernelStartError.__name__, reason)
             self._late.clear()
             self._activity.reset("dead")
         elif state is KernelState.ALIVE:

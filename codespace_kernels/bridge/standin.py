@@ -59,7 +59,6 @@ class StandIn:
         run_waits: Callable[[], None],
     ) -> None:
         self.active = False
-        self.told_kernel_info = False
         self._messages = messages
         self._send = send
         self._queue = queue
@@ -90,7 +89,7 @@ class StandIn:
 
     def end(self) -> None:
         """Answer no more: the kernel has come, or the bridge is closed."""
-        self.active = self.told_kernel_info = False
+        self.active = False
         self._runs.clear()
         self._kept = 0
         self._stop_line()
@@ -109,7 +108,6 @@ class StandIn:
         reply = answer(msg_type, content, self._kernel_info)
         if reply is None:
             return False
-        self.told_kernel_info |= msg_type == "kernel_info_request"
         # As far as `begin` found it in the queue, it was counted.
         self._activity.forgotten(_id(request))
         self._answer(channel, request, reply)

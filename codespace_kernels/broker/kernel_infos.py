@@ -43,7 +43,7 @@ class KernelInfos:
     def put(self, target: Target, content: dict[str, Any]) -> bool:
         """Remember a reply; tells whether it says something new, so that `save` is of use."""
         key = _key(target)
-        if self._infos.get(key) == content or len(json.dumps(content)) > MAX_BYTES:
+        if self._infos.get(key) == content or not _is_sound(content) or len(json.dumps(content)) > MAX_BYTES:
             return False
         self._infos.pop(key, None)
         self._infos[key] = content

@@ -133,10 +133,9 @@ class BrokerKernel:
 
     async def interrupt(self) -> None:
         """Interrupt the kernel, or the wait for it."""
-        if self._remote is None and self._bridge is not None:
-            self._bridge.interrupt_waiting()
-        else:
-            await self._running().interrupt()
+        if self._bridge is None or self.state == "dead":
+            raise KernelError(f"The kernel in {self.session.name} is not running. Restart it.")
+        await self._bridge.interrupt()
 
     async def restart(self) -> None:
         """Replace the kernel's process; a dead kernel is started anew behind the same local sockets.
@@ -204,11 +203,6 @@ class BrokerKernel:
             # The remote server ends kernels that nobody holds; the user has nothing to do about it.
             log.warning("kernel %s: not ended in %s: %s", self.kernel_id, self.session.name, error)
         await remote.close()
-
-    def _running(self) -> RemoteKernel:
-        if self._remote is None or self.state == "dead":
-            raise KernelError(f"The kernel in {self.session.name} is not running. Restart it.")
-        return self._remote
 
     def workspace_lost(self, reason: str) -> None:
         """Hear that the way to the workspace is gone for good."""

@@ -113,10 +113,10 @@ async def test_start_up_code_is_answered_kept_and_run_first_but_not_answered_twi
         assert bridge.stats.queued_requests == 4
         bridge.attach(kernel)
         kinds = [m.header_dict()["msg_type"] for _, m in kernel.received]
-        assert kinds == ["execute_request", "execute_request", "comm_open", "execute_request"]
+        assert kinds == ["kernel_info_request", "execute_request", "execute_request", "comm_open", "execute_request"]
         assert codes(kernel) == ["one", "two", "cell"]
         # Nobody is there to answer its questions, and its failure must not take the cell along.
-        kept = kernel.received[0][1].content_dict()
+        kept = kernel.received[1][1].content_dict()
         assert (kept["allow_stdin"], kept["stop_on_error"]) == (False, False)
         seen = []
         while seen[-1:] != [(last, "idle")]:
@@ -264,6 +264,42 @@ async def test_what_waits_is_dropped_for_a_restart(bridge, owner):
         assert bridge.stats.pending_requests == 0
 
 
+async def test_a_cell_is_given_to_a_kernel_that_is_up(bridge, owner):
+    """What a kernel says while it comes up is no output of the first cell."""
+    kernel = MemoryKernel()
+    bridge.stand_in(INFO)
+    async with subscribed(bridge) as client:
+        cell = run(client, "cell")
+        await until(lambda: owner.runs_waiting == 1)
+        bridge.tell_waiting("Starting")
+        bridge.attach(kernel)
+        ((channel, request),) = kernel.received
+        assert (channel, request.header_dict()["msg_type"]) == (Channel.SHELL, "kernel_info_request")
+        kernel.emit(Channel.IOPUB, make_message("stream", content={"name": "stderr", "text": "Warning"}))
+        assert (await ask(client, client.kernel_info()))[0]["status"] == "ok"
+        obedient(kernel, *kernel.received[0])
+        assert codes(kernel) == ["cell"]
+        obedient(kernel, *kernel.received[1])
+        of_cell = []
+        while of_cell[-1:] != ["idle"]:
+            message = await client.get_iopub_msg(timeout=10)
+            if message["parent_header"].get("msg_id") == cell:
+                of_cell.append(message["content"].get("execution_state", message["msg_type"]))
+        assert of_cell == ["clear_output", "busy", "stream", "idle"]
+
+
+async def test_a_kernel_that_dies_before_it_answers_is_told_in_the_cell(bridge, owner):
+    kernel = MemoryKernel()
+    bridge.stand_in(INFO)
+    async with subscribed(bridge) as client:
+        cell = run(client, "cell")
+        await until(lambda: owner.runs_waiting == 1)
+        bridge.attach(kernel)
+        kernel.change(KernelState.DEAD, "It ended with exit code 1.")
+        reply = await reply_to(client, cell)
+        assert (reply["ename"], reply["evalue"]) == ("KernelStartError", "It ended with exit code 1.")
+
+
 async def test_background_code_cannot_fill_the_queue(bridge, owner, caplog):
     bridge.stand_in(INFO)
     async with subscribed(bridge) as client:
@@ -280,8 +316,8 @@ async def test_background_code_cannot_fill_the_queue(bridge, owner, caplog):
         assert caplog.text.count("newer ones are lost") == 1
 
 
-@pytest.mark.parametrize("asked", [True, False])
-async def test_what_the_kernel_says_of_itself_is_learnt(bridge, owner, asked):
+@pytest.mark.parametrize("stood_in", [True, False])
+async def test_what_the_kernel_says_of_itself_is_learnt(bridge, owner, stood_in):
     """From a client's request; where the stand-in answered that one, from a request of the bridge's own."""
 
     def answer(kernel: MemoryKernel, channel: Channel, request) -> None:
@@ -291,12 +327,12 @@ async def test_what_the_kernel_says_of_itself_is_learnt(bridge, owner, asked):
         kernel.status("idle", request)
 
     kernel = MemoryKernel(answer)
-    bridge.stand_in(INFO)
     async with subscribed(bridge) as client:
-        if asked:
+        if stood_in:
+            bridge.stand_in(INFO)
             await reply_to(client, client.kernel_info())
         bridge.attach(kernel)
-        if not asked:
+        if not stood_in:
             await reply_to(client, client.kernel_info())
         assert [info["language_info"]["version"] for info in owner.kernel_infos] == ["3.12.1"]
         assert len(kernel.received) == 1
