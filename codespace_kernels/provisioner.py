@@ -33,7 +33,8 @@ class CodespaceProvisioner(KernelProvisionerBase):
     start_timeout = Float(
         900.0,
         config=True,
-        help="Seconds to wait for the codespace and the kernel in it to start. A cold codespace takes minutes.",
+        help="Seconds to wait for a kernel in a codespace that runs; one that lacks Jupyter is given it first, which "
+        "takes minutes. A codespace that has to start is waited for in the cell, without this limit.",
     )
     transport = Enum(
         ["", "auto", "tunnel", "gh"],

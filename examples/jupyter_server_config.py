@@ -7,5 +7,5 @@ c = get_config()  # noqa: F821  (Jupyter defines it)
 
 c.MultiKernelManager.default_kernel_name = "cs-octocat-hello-codespaces-python3"
 
-# Seconds. A codespace whose container has yet to be built takes longer than the default of 15 minutes.
-c.CodespaceProvisioner.start_timeout = 1800.0
+# A stopped codespace is woken when a notebook is opened, not only when its first cell is run.
+c.CodespaceProvisioner.wake = "on-open"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import uuid
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +19,8 @@ class WaitingLine:
     """A display that is replaced in place and taken away at the end, so that no cell keeps it.
 
     `display_data`, then `update_display_data` with its `display_id`, then `clear_output` without `wait`: a cell that
-    prints nothing would keep what is only to be cleared before the next output. Programs that log outputs (papermill)
-    log the first line only.
+    prints nothing would keep what is only to be cleared before the next output. There is no `text/plain`: programs
+    that cannot take it away again (`jupyter run`, papermill with `--log-output`) would print it among the results.
 
     Args:
         messages: Makes messages.
@@ -51,7 +52,7 @@ class WaitingLine:
 
     def _publish(self, kind: str, text: str) -> None:
         content: dict[str, Any] = {
-            "data": {"text/plain": text},
+            "data": {"text/html": f"<pre>{html.escape(text)}</pre>"},
             "metadata": {},
             "transient": {"display_id": self._display_id},
         }

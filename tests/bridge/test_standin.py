@@ -33,6 +33,13 @@ async def reply_to(client, msg_id: str) -> dict:
     return message["content"]
 
 
+def text_of(display: dict) -> str:
+    """Give what a display shows, which is HTML and nothing else."""
+    ((kind, text),) = display["content"]["data"].items()
+    assert kind == "text/html"
+    return text
+
+
 def run(client, code: str, **content) -> str:
     """Send an execute_request with exactly these fields besides the code."""
     message = client.session.msg("execute_request", {"code": code, **content})
@@ -166,7 +173,7 @@ async def test_the_line_is_replaced_and_gone_before_the_first_output(bridge, own
     async with subscribed(bridge) as client:
         first, second = run(client, "cell"), run(client, "next")
         await until(lambda: owner.runs_waiting == 2)
-        for text in ("Starting (Queued)", "Starting (Queued)", "Connecting"):
+        for text in ("Starting <Queued>", "Starting <Queued>", "Connecting"):
             bridge.tell_waiting(text)
         bridge.attach(MemoryKernel(obedient))
         messages = []
@@ -175,7 +182,10 @@ async def test_the_line_is_replaced_and_gone_before_the_first_output(bridge, own
         line = [m for m in messages if m["msg_type"] in ("display_data", "update_display_data", "clear_output")]
         assert {m["parent_header"]["msg_id"] for m in line} == {first}
         assert [m["msg_type"] for m in line] == ["display_data", "update_display_data", "clear_output"]
-        assert [m["content"]["data"]["text/plain"] for m in line[:2]] == ["Starting (Queued) · 0 s", "Connecting · 0 s"]
+        assert [text_of(m) for m in line[:2]] == [
+            "<pre>Starting &lt;Queued&gt; · 0 s</pre>",
+            "<pre>Connecting · 0 s</pre>",
+        ]
         assert len({m["content"]["transient"]["display_id"] for m in line[:2]}) == 1
         # At once: a cell that prints nothing must not keep it.
         assert line[2]["content"] == {"wait": False}
@@ -194,8 +204,8 @@ async def test_the_line_counts_seconds(bridge, owner):
         while len(texts) < 2:
             message = await client.get_iopub_msg(timeout=10)
             if "data" in message["content"]:
-                texts.append(message["content"]["data"]["text/plain"])
-        assert texts == ["Starting · 0 s", "Starting · 1 s"]
+                texts.append(text_of(message))
+        assert texts == ["<pre>Starting · 0 s</pre>", "<pre>Starting · 1 s</pre>"]
 
 
 @pytest.mark.parametrize("stop_on_error", [True, False])

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import subprocess
 import sys
 import urllib.request
 from pathlib import Path
 
 import nbformat
 import pytest
+from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 
 from codespace_kernels import kernelspecs
@@ -141,7 +143,7 @@ async def test_opening_wakes_nothing_and_running_does(asleep):
         assert not set(published[gone:]) & set(line)
         assert set(published[:gone]) <= {"busy", *line}
         assert published[gone + 1 :] == ["busy", "execute_input", "stream", "idle", "execute_reply"]
-        lines = [m["content"]["data"]["text/plain"] for m in messages if m["msg_type"] in line]
+        lines = [m["content"]["data"]["text/html"] for m in messages if m["msg_type"] in line]
         assert any("Starting codespace" in text for text in lines)
         assert asleep.state == "Available"
         # Nothing of the stand-in is left on the fast way.
@@ -274,6 +276,38 @@ async def test_shutdown_while_a_cell_waits_is_prompt(asleep):
             pass
         await asyncio.wait_for(manager.shutdown_kernel(), 20)
     await soon(lambda: BrokerClient().call("GET", "kernels")["kernels"] == [], "the kernel to end")
+
+
+async def test_a_front_end_that_runs_argv_itself(asleep, tmp_path):
+    """As VS Code: its start-up code is not silent on the wire, and each request awaits the one before."""
+    spec = KernelSpecManager().get_kernel_spec(NAME)
+    manager = AsyncKernelManager(kernel_name=NAME)
+    manager.connection_file = str(tmp_path / "kernel.json")
+    manager.write_connection_file()
+    command = [argument.format(connection_file=manager.connection_file) for argument in spec.argv]
+    asleep.set("payment", count=1)
+    process = subprocess.Popen(
+        command, env={**os.environ, **spec.env, "PATH": os.environ["PATH"]}, stderr=subprocess.PIPE
+    )
+    try:
+        async with connected(manager) as client:
+            for code in ("import json as started", "value = started.dumps([1])"):
+                messages = await execute(client, code, store_history=False, stop_on_error=False)
+                assert kinds(messages) == ["busy", "idle", "execute_reply"]
+            assert asleep.no_start_was_asked_for
+            asleep.clear()
+            assert text_of(await execute(client, "print(value)", stop_on_error=False)) == "[1]\n"
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
+    assert process.returncode == 0
+
+
+def test_jupyter_run_prints_the_result_only(asleep, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text("print(6 * 7)")
+    done = run(sys.executable, "-m", "jupyter", "run", "--kernel", NAME, str(script))
+    assert done.stdout == "42\n"
 
 
 def outputs_of(path: Path) -> list:
