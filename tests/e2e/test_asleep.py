@@ -22,6 +22,7 @@ from codespace_kernels.emulator.state import find_record
 
 from .clients import connected, execute, reply_to, running_kernel, soon, text_of, until_idle
 from .conftest import EmulatedAccount, cli, end_broker, run, wait_until
+from .test_front_ends import Server
 
 pytestmark = pytest.mark.e2e
 
@@ -349,3 +350,30 @@ def test_the_example_wakes_the_codespace(asleep, tmp_path):
     text = "".join(output.text for cell in nbformat.read(target, 4).cells for output in cell.get("outputs", []))
     assert f"Codespace       {asleep.codespace}\n" in text
     assert "Starting" not in target.read_text()
+
+
+def test_a_servers_automatic_restart_wakes_nothing(asleep, tmp_path):
+    server = Server(tmp_path)
+    try:
+        body = {"name": "n.ipynb", "path": "n.ipynb", "type": "notebook", "kernel": {"name": NAME}}
+        status, session = server.request("POST", "api/sessions", body)
+        assert status == 201, session
+        assert asleep.state == "Shutdown"
+        kernel_id = session["kernel"]["id"]
+        said = server.execute(kernel_id, "x = 1; print(x)")
+        assert "1\n" in [m["content"].get("text") for m in said]
+
+        asleep.stop()
+        asleep.set("payment", count=1)
+        # The server looks for the kernel every three seconds; a kernel that was restarted waits for a run.
+        wait_until(lambda: [k["state"] for k in BrokerClient().call("GET", "kernels")["kernels"]] == ["waiting"],
+                   "the server to restart the kernel")  # fmt: skip
+        assert asleep.no_start_was_asked_for
+        assert asleep.state == "Shutdown"
+
+        asleep.clear()
+        said = server.execute(kernel_id, "print('x' in globals())")
+        assert "False\n" in [m["content"].get("text") for m in said]
+        assert server.request("DELETE", f"api/sessions/{session['id']}")[0] == 204
+    finally:
+        server.close()
