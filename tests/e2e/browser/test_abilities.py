@@ -1,0 +1,89 @@
+"""What a kernel can do, seen in both front ends: with a codespace's kernel it is as with a local one."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+
+import pytest
+from playwright.sync_api import expect
+
+pytestmark = [pytest.mark.e2e, pytest.mark.parametrize("front_end", ["jupyterlab", "notebook"], indirect=True)]
+
+
+def test_output_is_computed_in_the_codespace(open_notebook, account):
+    notebook = open_notebook("import os\nprint('in', os.environ['CODESPACE_NAME'])")
+    expect(notebook.run(0)).to_have_text(f"in {account.codespace}")
+    expect(notebook.page.locator(".jp-Toolbar-kernelName")).to_have_text(
+        "Python 3 · octocat/hello-codespaces (codespace)"
+    )
+
+
+def test_interrupt_and_restart(open_notebook):
+    notebook = open_notebook(
+        "x = 1\nimport time\nprint('running')\ntime.sleep(600)", "print(x)", "print('x' in globals())"
+    )
+    expect(notebook.start(0)).to_contain_text("running")
+    notebook.wait_for_kernel("busy")
+    notebook.press("interrupt-kernel")
+    expect(notebook.output(0)).to_contain_text("KeyboardInterrupt")
+    expect(notebook.run(1)).to_have_text("1")
+    notebook.restart()
+    expect(notebook.run(2)).to_have_text("False")
+
+
+def test_input_and_password(open_notebook):
+    notebook = open_notebook(
+        "name = input('Who? ')\nprint('Hello', name)",
+        "import getpass\nsecret = getpass.getpass('Password: ')\nprint(len(secret))",
+    )
+    for index, answer in enumerate(("Mona", "swordfish")):
+        asked = notebook.start(index).locator(".jp-Stdin-input")
+        assert (asked.get_attribute("type") == "password") is bool(index)
+        asked.fill(answer)
+        asked.press("Enter")
+        notebook.wait_for_end(index)
+    expect(notebook.output(0)).to_contain_text("Hello Mona")
+    expect(notebook.output(1)).to_contain_text("9")
+    expect(notebook.output(1)).not_to_contain_text("swordfish")
+
+
+def test_slider_moves_a_remote_value_and_the_other_way(open_notebook):
+    pytest.importorskip("ipywidgets", reason="ipywidgets is not installed: no slider is moved")
+    notebook = open_notebook(
+        "from ipywidgets import IntSlider\nslider = IntSlider(value=7, description='speed')\n"
+        "slider.observe(lambda change: setattr(slider, 'description', f'seen {change.new}'), 'value')\nslider",
+        "print(slider.value)",
+        "slider.value = 99",
+    )
+    widget = notebook.run(0)
+    shown = widget.locator(".widget-readout")
+    expect(shown).to_have_text("7")
+    widget.locator(".noUi-target").click()  # in the middle
+    # The kernel's own answer to the change.
+    expect(widget.locator(".widget-label")).to_have_text(re.compile(r"seen (4|5)\d"))
+    expect(notebook.run(1)).to_have_text(shown.inner_text())
+    notebook.run(2)
+    expect(shown).to_have_text("99")
+    expect(widget.locator(".noUi-handle")).to_have_attribute("aria-valuetext", "99")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("matplotlib") is None, reason="matplotlib is not installed: no plot")
+def test_plot_appears_inline(open_notebook):
+    notebook = open_notebook("%matplotlib inline\nimport matplotlib.pyplot as plt\nplt.plot([1, 4, 9]);")
+    picture = notebook.run(0).locator("img")
+    expect(picture).to_be_visible()
+    assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") > 200
+
+
+def test_cleared_output_is_replaced_and_a_traceback_is_coloured(open_notebook):
+    notebook = open_notebook(
+        "from IPython.display import clear_output\n"
+        "for i in range(30):\n    clear_output(wait=True)\n    print('step', i)",
+        "def f(n):\n    return 1 / n\n\nf(0)",
+    )
+    expect(notebook.run(0)).to_have_text(re.compile(r"^step 29\s*$"))
+    output = notebook.run(1)
+    expect(output).to_contain_text("ZeroDivisionError")
+    expect(output).to_contain_text("return 1 / n")
+    assert output.locator("span[class^='ansi-']").count() > 5
