@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from codespace_kernels import platforms
 from codespace_kernels.broker.handle import KernelHandle
 from codespace_kernels.broker.protocol import SHUT_DOWN, Access, KernelRequest
+from codespace_kernels.clones import notebook_folder, place_of
 from codespace_kernels.errors import CodespaceKernelsError, KernelError, SettingsError
 from codespace_kernels.parent import call_at_end_of_parent
 from codespace_kernels.target import Target
@@ -83,6 +84,7 @@ def kernel_request(info: Mapping[str, Any], env: Mapping[str, str]) -> KernelReq
         ports={name: int(info[name]) for name in PORT_NAMES},
         env={name: env[name] for name in PASSED_ON if name in env},
         session=env.get("JPY_SESSION_NAME", ""),
+        place=place_of(notebook_folder(env)),
     )
 
 

@@ -19,6 +19,7 @@ from traitlets import Enum, Float
 
 from codespace_kernels.broker.handle import KernelHandle
 from codespace_kernels.broker.protocol import Access, KernelRequest
+from codespace_kernels.clones import notebook_folder, place_of
 from codespace_kernels.errors import CodespaceKernelsError, WaitTimeoutError
 from codespace_kernels.progress import ProgressEvent
 from codespace_kernels.target import WAKES, Target
@@ -80,7 +81,7 @@ class CodespaceProvisioner(KernelProvisionerBase):
                 await asyncio.to_thread(self._handle.restart)
                 info = self.connection_info
             else:
-                info = await self._start(kwargs.get("env") or dict(os.environ))
+                info = await self._start(kwargs.get("env") or dict(os.environ), str(kwargs.get("cwd") or ""))
         except BaseException:
             # jupyter_client calls neither `kill` nor `cleanup` after a failed launch.
             self._let_go()
@@ -88,7 +89,7 @@ class CodespaceProvisioner(KernelProvisionerBase):
         self.connection_info = info
         return info
 
-    async def _start(self, env: dict[str, str]) -> KernelConnectionInfo:
+    async def _start(self, env: dict[str, str], cwd: str) -> KernelConnectionInfo:
         session = getattr(self.parent, "session", None)
         target = Target.from_env({**env, **self.kernel_spec.env})
         language = target.language or self.kernel_spec.language
@@ -101,6 +102,7 @@ class CodespaceProvisioner(KernelProvisionerBase):
             ip=getattr(self.parent, "ip", "") or "127.0.0.1",
             env={name: env[name] for name in PASSED_ON if name in env},
             session=env.get("JPY_SESSION_NAME", ""),
+            place=await asyncio.to_thread(place_of, notebook_folder(env, cwd)),
         )
         self._handle = KernelHandle(request, self._report)
         try:

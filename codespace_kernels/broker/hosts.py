@@ -40,8 +40,8 @@ class KernelHost(Protocol):
     async def kernelspecs(self) -> dict[str, RemoteKernelSpec]:
         """Give the kernelspecs that are installed there, by name."""
 
-    async def start_kernel(self, name: str, *, kernel_id: str, env: dict[str, str]) -> RemoteKernel:
-        """Start a kernel under an id of ours."""
+    async def start_kernel(self, name: str, *, kernel_id: str, env: dict[str, str], folder: str = "") -> RemoteKernel:
+        """Start a kernel under an id of ours, in a folder of the working folder if it has it, else in that itself."""
 
     async def install_ipykernel(self, python: str, progress: Progress) -> None:
         """Install ipykernel into a Python of the workspace, so that it has a kernel. Only on a person's request.
@@ -134,9 +134,9 @@ class LinkHost:
         """Give the kernelspecs that are installed there."""
         return await self._link.kernelspecs()
 
-    async def start_kernel(self, name: str, *, kernel_id: str, env: dict[str, str]) -> RemoteKernel:
-        """Start a kernel under an id of ours."""
-        return await self._link.start_kernel(name, kernel_id=kernel_id, env=env)
+    async def start_kernel(self, name: str, *, kernel_id: str, env: dict[str, str], folder: str = "") -> RemoteKernel:
+        """Start a kernel under an id of ours, in a folder of the working folder."""
+        return await self._link.start_kernel(name, kernel_id=kernel_id, env=env, folder=folder)
 
     async def install_ipykernel(self, python: str, progress: Progress) -> None:
         """Install ipykernel into a Python of the workspace."""
@@ -203,9 +203,9 @@ class ForeignHost:
             resources,
         )
 
-    async def start_kernel(self, name: str, *, kernel_id: str, env: dict[str, str]) -> RemoteKernel:
+    async def start_kernel(self, name: str, *, kernel_id: str, env: dict[str, str], folder: str = "") -> RemoteKernel:
         """Start a kernel; the standard REST takes no variables, so `env` does not reach it."""
-        model = await self._client.start_kernel(name, kernel_id=kernel_id)
+        model = await self._client.start_kernel(name, kernel_id=kernel_id, path=folder)
         try:
             return await WebsocketKernel.connect(self._client, model.id)
         except BaseException:

@@ -120,7 +120,10 @@ class BrokerKernel:
         )
         name = self.request.target.kernel
         self._progress(ProgressEvent("kernel", f"Starting kernel {name} in {self.session.name}"))
-        start = asyncio.create_task(host.start_kernel(name, kernel_id=self.kernel_id, env=self.request.env))
+        folder = self.request.place.folder_in(self.session.repository)
+        start = asyncio.create_task(
+            host.start_kernel(name, kernel_id=self.kernel_id, env=self.request.env, folder=folder)
+        )
         try:
             self._remote = await asyncio.shield(start)
         except asyncio.CancelledError:

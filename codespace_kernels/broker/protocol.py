@@ -11,6 +11,7 @@ import dataclasses
 import logging
 from typing import Any
 
+from codespace_kernels.clones import ClonePlace
 from codespace_kernels.errors import BrokerError, CodespaceKernelsError
 from codespace_kernels.target import Account, Target
 
@@ -94,6 +95,7 @@ class KernelRequest:
         ports: `shell_port`, `iopub_port`, `stdin_port`, `control_port`, `hb_port`, or empty: the broker chooses.
         env: Variables for the kernel's process.
         session: What the front end calls it (a notebook's path), for the status.
+        place: Where the notebook stands in a clone of a repository; the kernel starts there, too.
     """
 
     target: Target
@@ -105,6 +107,7 @@ class KernelRequest:
     ports: dict[str, int] = dataclasses.field(default_factory=dict)
     env: dict[str, str] = dataclasses.field(default_factory=dict)
     session: str = ""
+    place: ClonePlace = dataclasses.field(default_factory=ClonePlace)
 
     def to_json(self) -> dict[str, Any]:
         """Give the JSON form, for the broker's private socket only."""
@@ -122,6 +125,7 @@ class KernelRequest:
             **data,
             "target": Target(**{**target, "account": Account(**target["account"])}),
             "access": Access.from_json(data["access"]),
+            "place": ClonePlace.from_json(data.get("place") or {}),
         }
         return cls(**values)
 

@@ -78,6 +78,7 @@ class WorkspaceSession:
     ) -> None:
         self.account = account
         self.name = name
+        self.repository = ""
         self.state = SessionState.IDLE
         self.doing = ""
         self.since = time.time()
@@ -142,7 +143,8 @@ class WorkspaceSession:
             return await self._reconnected()
         self._become(SessionState.CONNECTING)
         try:
-            await provider.ensure_running(self.name, self._report, start=start, timeout=timeout)
+            running = await provider.ensure_running(self.name, self._report, start=start, timeout=timeout)
+            self.repository = running.repository
             # Imported here: a broker must answer before SSH and gRPC are loaded.
             from codespace_kernels.broker.hosts import open_host
 

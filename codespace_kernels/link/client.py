@@ -311,7 +311,13 @@ class LinkClient:
         await self.command("shutdown_server")
 
     async def start_kernel(
-        self, name: str, *, kernel_id: str | None = None, cwd: str = "", env: Mapping[str, str] | None = None
+        self,
+        name: str,
+        *,
+        kernel_id: str | None = None,
+        cwd: str = "",
+        folder: str = "",
+        env: Mapping[str, str] | None = None,
     ) -> LinkKernel:
         """Start a kernel and open its channels, in one round trip.
 
@@ -320,6 +326,7 @@ class LinkClient:
             kernel_id: Its id; a new one where None. A kernel that has it already is taken as it is, so that a repeated
                 start does no harm.
             cwd: Folder in the workspace, absolute, `~/…` or relative to the server's folder.
+            folder: Wished for where no `cwd` is given, relative to the server's folder; that is taken if it is missing.
             env: Variables on top of the server's.
 
         Raises:
@@ -329,7 +336,7 @@ class LinkClient:
             WaitTimeoutError: No answer in time.
         """
         kernel = self._make_kernel(kernel_id or str(uuid.uuid4()))
-        await self._open(kernel, "start", name=name, cwd=cwd, env=dict(env or {}))
+        await self._open(kernel, "start", name=name, cwd=cwd, folder=folder, env=dict(env or {}))
         return kernel
 
     async def attach_kernel(self, kernel_id: str) -> LinkKernel:

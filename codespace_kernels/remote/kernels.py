@@ -168,6 +168,12 @@ class Kernels:
             text = "The workspace has no kernelspec %r; it has %s." % (name, ", ".join(known) or "none at all")
             raise CommandError("KernelNotFoundError", text)
 
+    def folder_or_root(self, folder: str) -> str:
+        """Give a folder below the server's, or the server's own where there is none of that name in it."""
+        root = os.path.realpath(self._folder)
+        path = os.path.realpath(os.path.join(root, folder))
+        return path if path.startswith(os.path.join(root, "")) and os.path.isdir(path) else root
+
     def _existing_folder(self, folder: str) -> str:
         path = os.path.join(self._folder, os.path.expanduser(folder))
         if not os.path.isdir(path):

@@ -153,7 +153,8 @@ class ServerCommands:
 
     async def _start(self, request: Dict[str, Any]) -> Answer:
         kernel_id = request["kernel_id"]
-        await self._kernels.start(kernel_id, request["name"], request.get("cwd", ""), request.get("env", {}))
+        folder = request.get("cwd") or self._kernels.folder_or_root(request.get("folder", ""))
+        await self._kernels.start(kernel_id, request["name"], folder, request.get("env", {}))
         if request.get("number") is None and kernel_id not in self._open:
             self._kernels.give_back_activity(kernel_id)
         return self._describe(kernel_id), []

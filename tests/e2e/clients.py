@@ -29,10 +29,10 @@ class UnlimitedContext(zmq.asyncio.Context):
 
 
 @contextlib.asynccontextmanager
-async def running_kernel(name: str) -> AsyncIterator[tuple[AsyncKernelManager, AsyncKernelClient]]:
-    """Start a kernel and a client of it; end both."""
+async def running_kernel(name: str, **kwargs: Any) -> AsyncIterator[tuple[AsyncKernelManager, AsyncKernelClient]]:
+    """Start a kernel, with what else is told the kernel manager, and a client of it; end both."""
     manager = AsyncKernelManager(kernel_name=name, context=UnlimitedContext())
-    await manager.start_kernel()
+    await manager.start_kernel(**kwargs)
     try:
         async with connected(manager) as client:
             yield manager, client
