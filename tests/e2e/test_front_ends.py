@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import queue
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,10 +16,13 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from jupyter_client.manager import KernelManager
+from jupyter_client.threaded import ThreadedKernelClient, ThreadedZMQSocketChannel
+from traitlets import Type
 
 from codespace_kernels.broker.client import BrokerClient
 
-from .conftest import run, wait_until
+from .conftest import WAIT, run, wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -54,12 +60,28 @@ def nbconvert(notebook: Path, kernel: str, target: Path) -> None:
     assert done.returncode == 0
 
 
+def nbclient(notebook: Path, kernel: str, target: Path) -> None:
+    from nbclient import NotebookClient
+
+    content = nbformat.read(notebook, 4)
+    NotebookClient(content, kernel_name=kernel, timeout=60).execute()
+    nbformat.write(content, target)
+
+
+def nbmake(notebook: Path, kernel: str, target: Path) -> None:
+    pytest.importorskip("nbmake", reason="nbmake is not installed")
+    shutil.copyfile(notebook, target)
+    done = run(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--nbmake", "--overwrite",
+               f"--nbmake-kernel={kernel}", str(target), cwd=target.parent)  # fmt: skip
+    assert done.returncode == 0
+
+
 def papermill(notebook: Path, kernel: str, target: Path) -> None:
     done = run(sys.executable, "-m", "papermill", "--no-progress-bar", "-k", kernel, str(notebook), str(target))
     assert done.returncode == 0
 
 
-@pytest.mark.parametrize("program", [nbconvert, papermill])
+@pytest.mark.parametrize("program", [nbconvert, nbclient, papermill, nbmake])
 def test_same_results_as_the_local_kernel(program, notebook, kernel_name, tmp_path):
     local, remote = tmp_path / "local.ipynb", tmp_path / "remote.ipynb"
     program(notebook, "python3", local)
@@ -73,6 +95,37 @@ def test_jupyter_console(kernel_name):
     done = run(sys.executable, "-m", "jupyter_console", "--kernel", kernel_name, "--simple-prompt",
                "--ZMQTerminalInteractiveShell.include_other_output=False", input="print(6 * 7)\nexit\n")  # fmt: skip
     assert "42" in done.stdout
+    wait_until(nothing_is_left, "the kernel to end")
+
+
+def test_qtconsoles_client(kernel_name):
+    """The part of qtconsole's client that needs no Qt: jupyter_client's client with a thread for its channels.
+
+    `qtconsole.client.QtKernelClient` is this class with Qt signals; Qt itself (200 MB, and a display) is not installed.
+    """
+    answers: queue.Queue[dict] = queue.Queue()
+
+    class Channel(ThreadedZMQSocketChannel):
+        def call_handlers(self, msg: dict) -> None:
+            answers.put(msg)
+
+    class Client(ThreadedKernelClient):
+        shell_channel_class = control_channel_class = Type(Channel)
+        iopub_channel_class = stdin_channel_class = Type(Channel)
+
+    manager = KernelManager(kernel_name=kernel_name)
+    manager.start_kernel()
+    client = Client(**manager.get_connection_info(session=True))
+    client.start_channels()
+    try:
+        client.execute("print(6 * 7)")
+        while (message := answers.get(timeout=WAIT))["content"].get("name") != "stdout":
+            pass
+        assert message["content"]["text"] == "42\n"
+        assert client.is_alive()
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel()
     wait_until(nothing_is_left, "the kernel to end")
 
 
@@ -98,24 +151,21 @@ def test_ctrl_c_in_the_front_ends_terminal_leaves_the_broker(kernel_name, tmp_pa
 
 
 class Server:
-    """A Jupyter server as JupyterLab's back end, used by REST and websocket as JupyterLab's page uses it."""
+    """A server with Jupyter's REST and websockets, used as JupyterLab's page uses it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, url: str, *command: str, **env: str) -> None:
         self.token = "t" * 16
-        command = [sys.executable, "-m", "jupyter_server", "--no-browser", "--ServerApp.port=0", "--allow-root",
-                   f"--ServerApp.root_dir={folder}"]  # fmt: skip
-        self.process = subprocess.Popen(
-            command, env={**os.environ, "JUPYTER_TOKEN": self.token}, stderr=subprocess.DEVNULL
-        )
-        runtime = Path(os.environ["JUPYTER_DATA_DIR"]) / "runtime"
-        info = runtime / f"jpserver-{self.process.pid}.json"
-        wait_until(info.exists, "the server to write its address")
-        self.url = json.loads(info.read_text())["url"]
+        self.url = url
+        command = (sys.executable, "-m", *command)
+        self.process = subprocess.Popen(command, env={**os.environ, **env}, stderr=subprocess.DEVNULL)
+
+    def wait(self) -> None:
+        """Wait until it answers."""
         wait_until(self._answers, "the server to answer")
 
     def _answers(self) -> bool:
         try:
-            return self.request("GET", "api/status") is not None
+            return self.request("GET", "api") is not None
         except OSError:
             return False
 
@@ -165,11 +215,43 @@ class Server:
         self.process.wait(30)
 
 
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
 @pytest.fixture(scope="module")
 def server(kernel_name, tmp_path_factory):
-    server = Server(tmp_path_factory.mktemp("root"))
-    yield server
-    server.close()
+    """JupyterLab's back end."""
+    port, root = free_port(), tmp_path_factory.mktemp("root")
+    options = ("--no-browser", "--allow-root", f"--ServerApp.port={port}", f"--ServerApp.root_dir={root}")
+    started = Server(f"http://127.0.0.1:{port}/", "jupyter_server", *options, JUPYTER_TOKEN="t" * 16)
+    started.wait()
+    yield started
+    started.close()
+
+
+@pytest.fixture
+def gateway(kernel_name):
+    """`jupyter kernelgateway`, whose only kernel is the codespace's."""
+    pytest.importorskip("kernel_gateway", reason="jupyter_kernel_gateway is not installed")
+    port = free_port()
+    options = (f"--KernelGatewayApp.port={port}", "--KernelGatewayApp.port_retries=0",
+               f"--KernelGatewayApp.force_kernel_name={kernel_name}")  # fmt: skip
+    started = Server(f"http://127.0.0.1:{port}/", "kernel_gateway", *options, KG_AUTH_TOKEN="t" * 16)
+    started.wait()
+    yield started
+    started.close()
+
+
+def test_kernel_gateway_serves_the_kernel_to_a_remote_client(gateway, account):
+    status, kernel = gateway.request("POST", "api/kernels", {})
+    assert status == 201, kernel
+    said = gateway.execute(kernel["id"], "import os; print(os.environ['CODESPACE_NAME'])")
+    assert [m["content"]["text"] for m in said if m["kind"] == "stream"] == [f"{account.codespace}\n"]
+    assert gateway.request("DELETE", f"api/kernels/{kernel['id']}")[0] == 204
+    wait_until(nothing_is_left, "the kernel to end")
 
 
 def test_jupyterlabs_own_requests(server, kernel_name):
