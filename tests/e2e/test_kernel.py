@@ -11,7 +11,7 @@ import pytest
 
 from codespace_kernels.broker.client import BrokerClient
 
-from .clients import connected, execute, reply_to, running_kernel, soon, text_of, until_idle
+from .clients import execute, reply_to, running_kernel, soon, text_of
 from .conftest import ended
 
 pytestmark = pytest.mark.e2e
@@ -83,16 +83,6 @@ async def test_kernel_that_dies_is_dead(kernel_name):
         assert not await manager.is_alive()
 
 
-async def test_input_from_two_clients(kernel_name):
-    async with running_kernel(kernel_name) as (manager, first), connected(manager) as second:
-        for client, answer in ((first, "one"), (second, "two")):
-            msg_id = client.execute("print('got', input('say: '))", allow_stdin=True)
-            request = await client.get_stdin_msg(timeout=30)
-            assert request["content"]["prompt"] == "say: "
-            client.input(answer)
-            assert f"got {answer}\n" in text_of(await until_idle(client, msg_id))
-
-
 async def test_completion_and_inspection(kernel_name):
     async with running_kernel(kernel_name) as (_, client):
         # By jedi, its cache cold, it may take longer than anybody waits.
@@ -101,28 +91,6 @@ async def test_completion_and_inspection(kernel_name):
         assert "remarkable_name" in reply["content"]["matches"]
         reply = await reply_to(client, client.inspect("len", 3))
         assert "number of items" in reply["content"]["data"]["text/plain"]
-
-
-async def test_comm_with_binary_buffers_both_ways(kernel_name):
-    code = """
-from comm import get_comm_manager
-def target(comm, message):
-    @comm.on_msg
-    def answer(msg):
-        comm.send({'n': len(msg['buffers'][0])}, buffers=[bytes(msg['buffers'][0])[::-1], b'\\x00'])
-get_comm_manager().register_target('echo', target)
-"""
-    data = os.urandom(1000)
-    async with running_kernel(kernel_name) as (_, client):
-        await execute(client, code)
-        session, channel = client.session, client.shell_channel
-        channel.send(session.msg("comm_open", {"comm_id": "c1", "target_name": "echo", "data": {}}))
-        message = session.msg("comm_msg", {"comm_id": "c1", "data": {}})
-        session.send(channel.socket, message, buffers=[data])
-        while (got := await client.get_iopub_msg(timeout=30))["msg_type"] != "comm_msg":
-            pass
-    assert got["content"]["data"] == {"n": 1000}
-    assert [bytes(buffer) for buffer in got["buffers"]] == [data[::-1], b"\x00"]
 
 
 @pytest.mark.timeout(300)

@@ -1,0 +1,161 @@
+"""What a kernel can do beyond running cells, by jupyter_client: the browser is not needed to see it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from pathlib import Path
+
+import pytest
+from jupyter_client.kernelspec import KernelSpecManager
+
+from codespace_kernels.target import Target
+
+from .clients import connected, execute, reply_to, running_kernel, text_of, until_idle
+from .conftest import cli
+
+pytestmark = pytest.mark.e2e
+
+LARGE = 100_000_000
+
+
+async def test_input_and_getpass_of_two_front_ends_reach_the_one_that_asked(kernel_name):
+    async with running_kernel(kernel_name) as (manager, first), connected(manager) as second:
+        asked = {}
+        # Both wait at once: the second one's cell is queued behind the first one's question.
+        for client, code in (
+            (first, "print('name', input('name: '))"),
+            (second, "import getpass as g; print(g.getpass())"),
+        ):
+            asked[client] = client.execute(code, allow_stdin=True)
+        request = await first.get_stdin_msg(timeout=30)
+        assert (request["content"]["prompt"], request["content"]["password"]) == ("name: ", False)
+        assert not await second.stdin_channel.msg_ready()
+        first.input("Mona")
+        request = await second.get_stdin_msg(timeout=30)
+        assert request["content"]["password"] is True
+        assert not await first.stdin_channel.msg_ready()
+        second.input("swordfish")
+        assert "name Mona\n" in text_of(await until_idle(first, asked[first]))
+        assert "swordfish\n" in text_of(await until_idle(second, asked[second]))
+
+
+async def control_reply(client, msg_type: str) -> dict:
+    """Send a request on the control channel and give its reply."""
+    message = client.session.msg(msg_type, {})
+    client.control_channel.send(message)
+    while (reply := await client.get_control_msg(timeout=30))["parent_header"]["msg_id"] != message["header"]["msg_id"]:
+        pass
+    return reply
+
+
+async def test_completion_and_inspection_while_busy(kernel_name):
+    async with running_kernel(kernel_name) as (manager, client):
+        await execute(client, "remarkable_name = 1")
+        info = await reply_to(client, client.kernel_info())
+        if "kernel subshells" not in info["content"].get("supported_features", []):
+            pytest.skip("This ipykernel has no subshells: a busy kernel completes nothing, on this machine neither.")
+        subshell = (await control_reply(client, "create_subshell_request"))["content"]["subshell_id"]
+        assert subshell in (await control_reply(client, "list_subshell_request"))["content"]["subshell_id"]
+
+        busy = client.execute("import time\nprint('running', flush=True)\ntime.sleep(600)")
+        while (await client.get_iopub_msg(timeout=30))["msg_type"] != "stream":
+            pass
+        for msg_type, content, key, expected in (
+            ("complete_request", {"code": "remarkable_n", "cursor_pos": 12}, "matches", "remarkable_name"),
+            ("inspect_request", {"code": "len", "cursor_pos": 3, "detail_level": 0}, "data", "number of items"),
+        ):
+            message = client.session.msg(msg_type, content)
+            message["header"]["subshell_id"] = subshell
+            client.shell_channel.send(message)
+            reply = await reply_to(client, message["header"]["msg_id"], timeout=30)
+            assert expected in str(reply["content"][key])
+        await manager.interrupt_kernel()
+        assert (await reply_to(client, busy))["content"]["ename"] == "KeyboardInterrupt"
+
+
+async def test_widget_with_binary_buffers_both_ways(kernel_name):
+    pytest.importorskip("ipywidgets", reason="ipywidgets is not installed")
+    code = """
+import ipywidgets
+picture = ipywidgets.Image(value=b'\\x00\\xff' * 500)
+picture.on_msg(lambda widget, content, buffers: widget.send({}, [bytes(buffers[0])[::-1], bytes(picture.value)]))
+picture
+"""
+    async with running_kernel(kernel_name) as (_, client):
+        messages = await execute(client, code)
+        (opened,) = [m for m in messages if m["msg_type"] == "comm_open" and m["buffers"]]
+        assert bytes(opened["buffers"][0]) == b"\x00\xff" * 500
+        comm_id = opened["content"]["comm_id"]
+        # As the page does it: a changed value, then a message of the widget's own.
+        changed = {"method": "update", "state": {}, "buffer_paths": [["value"]]}
+        await send_to_comm(client, comm_id, changed, b"new value")
+        answers = await send_to_comm(client, comm_id, {"method": "custom", "content": {}}, b"abc" * 1000)
+    assert [bytes(buffer) for buffer in answers[-1]["buffers"]] == [b"cba" * 1000, b"new value"]
+
+
+async def send_to_comm(client, comm_id: str, data: dict, buffer: bytes) -> list[dict]:
+    """Send a message with a buffer to a comm in the kernel; give what its other end sends meanwhile."""
+    message = client.session.msg("comm_msg", {"comm_id": comm_id, "data": data})
+    client.session.send(client.shell_channel.socket, message, buffers=[buffer])
+    return [m for m in await until_idle(client, message["header"]["msg_id"]) if m["msg_type"] == "comm_msg"]
+
+
+async def test_message_of_100_megabytes_each_way(kernel_name):
+    code = """
+from comm import get_comm_manager
+def target(comm, message):
+    comm.on_msg(lambda msg: comm.send({}, buffers=[bytes(msg['buffers'][0])[::-1]]))
+get_comm_manager().register_target('mirror', target)
+"""
+    data = os.urandom(LARGE)
+    async with running_kernel(kernel_name) as (_, client):
+        await execute(client, code)
+        opened = client.session.msg("comm_open", {"comm_id": "large", "target_name": "mirror", "data": {}})
+        client.shell_channel.send(opened)
+        (answer,) = await send_to_comm(client, "large", {}, data)
+    assert bytes(answer["buffers"][0]) == data[::-1]
+
+
+async def test_traceback_has_the_lines_of_the_cell_and_colours(kernel_name):
+    async with running_kernel(kernel_name) as (_, client):
+        messages = await execute(client, "def f(n):\n    return 1 / n\n\nf(0)")
+    (error,) = [m["content"] for m in messages if m["msg_type"] == "error"]
+    assert (error["ename"], error["evalue"]) == ("ZeroDivisionError", "division by zero")
+    text = "\n".join(error["traceback"])
+    assert "\x1b[" in text
+    assert "Cell" in text
+    assert "return" in text
+
+
+@pytest.fixture
+async def bash_kernel(account, kernel_name):
+    """A kernel of another language, installed in the codespace by its own installer; the specs written anew."""
+    pytest.importorskip("bash_kernel", reason="bash_kernel is not installed: no kernel of another language is run")
+    install = (
+        "import subprocess, sys; print(subprocess.run([sys.executable, '-m', 'bash_kernel.install', '--sys-prefix']))"
+    )
+    async with running_kernel(kernel_name) as (_, client):
+        assert "returncode=0" in text_of(await execute(client, install))
+    done = cli("connect", account.codespace, "--json")
+    specs = {spec["kernel"]: spec["name"] for spec in json.loads(done.stdout)["kernelspecs"]}
+    yield specs["bash"]
+    remove = "import shutil, sys; shutil.rmtree(sys.prefix + '/share/jupyter/kernels/bash')"
+    async with running_kernel(kernel_name) as (_, client):
+        await execute(client, remove)
+    assert cli("connect", account.codespace).returncode == 0
+
+
+async def test_kernel_of_another_language(bash_kernel, account):
+    spec = KernelSpecManager().get_kernel_spec(bash_kernel)
+    assert spec.language == "bash"
+    assert spec.display_name == "Bash · octocat/hello-codespaces (codespace)"
+    assert Target.from_env(spec.env).kernel == "bash"
+    async with running_kernel(bash_kernel) as (_, client):
+        info = await reply_to(client, client.kernel_info())
+        assert info["content"]["language_info"]["name"] == "bash"
+        messages = await execute(client, f"echo {shlex.quote('äöü ✓')}; echo $CODESPACE_NAME; pwd")
+    words, name, folder = text_of(messages).split("\n")[:3]
+    assert (words, name) == ("äöü ✓", account.codespace)
+    assert Path(folder).name == "hello-codespaces"
