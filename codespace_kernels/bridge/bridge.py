@@ -318,8 +318,9 @@ class KernelBridge:
         """Hear what the carrier knows of the kernel; see `RemoteKernelListener`."""
         self._activity.connected(state is not KernelState.RECONNECTING)
         if state is KernelState.RESTARTING:
-            self._late.clear()
             self._activity.reset("starting")
+            if self._coming is None:
+                self._late.clear()
         elif state is KernelState.DEAD:
             self.tell_running(reason)
             self._coming = None
@@ -328,6 +329,9 @@ class KernelBridge:
             self._activity.reset("dead")
         elif state is KernelState.ALIVE:
             self._activity.revived()
+            if self._coming is not None:
+                # The process that was asked may be gone.
+                self._ask_kernel_info(self._coming)
         if self._owner is not None:
             self._owner.kernel_state_changed(state, reason)
 

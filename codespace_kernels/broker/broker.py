@@ -12,7 +12,7 @@ from codespace_kernels import __version__
 from codespace_kernels.broker.accounts import Accounts
 from codespace_kernels.broker.kernel_infos import KernelInfos
 from codespace_kernels.broker.kernels import BrokerKernel
-from codespace_kernels.broker.workspaces import ACTIVITY_INTERVAL, WorkspaceSession
+from codespace_kernels.broker.workspaces import ACTIVITY_INTERVAL, SessionState, WorkspaceSession
 from codespace_kernels.errors import KernelNotFoundError
 from codespace_kernels.providers.base import WorkspaceState
 from codespace_kernels.settings import state_dir
@@ -127,9 +127,8 @@ class Broker:
         for kernel in self._kernels_of(key):
             await kernel.shutdown(f"The connection to {name} was given up from the command line; its kernels ended.")
         await session.close()
-        # Front ends may restart the kernels that they hold, over this session.
-        if not self._kernels_of(key):
-            self.sessions.pop(key, None)
+        # Kept as long as front ends hold kernels of it: they may restart them.
+        self._forget_session(session)
         return {"disconnected": True}
 
     def add_kernel(self, request: KernelRequest, emit: Callable[[dict[str, Any]], None]) -> BrokerKernel:
@@ -145,6 +144,13 @@ class Broker:
             await kernel.end()
         finally:
             self.kernels.pop(kernel.kernel_id, None)
+            self._forget_session(kernel.session)
+
+    def _forget_session(self, session: WorkspaceSession) -> None:
+        """Drop a session that is of no use any more: without a connection and without a kernel."""
+        unused = session.state is SessionState.IDLE and all(k.session is not session for k in self.kernels.values())
+        if unused:
+            self.sessions = {key: other for key, other in self.sessions.items() if other is not session}
 
     def kernel(self, kernel_id: str) -> BrokerKernel:
         """Find a kernel.

@@ -396,3 +396,23 @@ def test_a_guess_is_sound(language):
     info = guessed_kernel_info(language, "hello")
     assert info["language_info"]["name"] == (language or "python")
     json.dumps(info, allow_nan=False)
+
+
+async def test_a_kernel_that_is_started_again_before_it_answers_is_asked_again(bridge, owner):
+    kernel = MemoryKernel()
+    bridge.stand_in(INFO)
+    async with subscribed(bridge) as client:
+        kept = run(client, "kept", silent=True)
+        await reply_to(client, kept)
+        cell = run(client, "cell")
+        await until(lambda: owner.runs_waiting == 1)
+        bridge.attach(kernel)
+        kernel.change(KernelState.RESTARTING)
+        kernel.change(KernelState.ALIVE)
+        assert [m.header_dict()["msg_type"] for _, m in kernel.received] == ["kernel_info_request"] * 2
+        for channel, message in list(kernel.received):
+            obedient(kernel, channel, message)
+        assert codes(kernel) == ["kept", "cell"]
+        for channel, message in kernel.received[2:]:
+            obedient(kernel, channel, message)
+        assert (await reply_to(client, cell))["status"] == "ok"
