@@ -22,23 +22,19 @@ LARGE = 100_000_000
 
 async def test_input_and_getpass_of_two_front_ends_reach_the_one_that_asked(kernel_name):
     async with running_kernel(kernel_name) as (manager, first), connected(manager) as second:
-        asked = {}
-        # Both wait at once: the second one's cell is queued behind the first one's question.
-        for client, code in (
-            (first, "print('name', input('name: '))"),
-            (second, "import getpass as g; print(g.getpass())"),
-        ):
-            asked[client] = client.execute(code, allow_stdin=True)
+        one = first.execute("print('name', input('name: '))", allow_stdin=True)
         request = await first.get_stdin_msg(timeout=30)
         assert (request["content"]["prompt"], request["content"]["password"]) == ("name: ", False)
+        # Its cell waits behind the question of the other one.
+        two = second.execute("import getpass; print(getpass.getpass())", allow_stdin=True)
         assert not await second.stdin_channel.msg_ready()
         first.input("Mona")
         request = await second.get_stdin_msg(timeout=30)
         assert request["content"]["password"] is True
         assert not await first.stdin_channel.msg_ready()
         second.input("swordfish")
-        assert "name Mona\n" in text_of(await until_idle(first, asked[first]))
-        assert "swordfish\n" in text_of(await until_idle(second, asked[second]))
+        assert "name Mona\n" in text_of(await until_idle(first, one))
+        assert "swordfish\n" in text_of(await until_idle(second, two))
 
 
 async def control_reply(client, msg_type: str) -> dict:
