@@ -17,6 +17,6 @@ def names_in(file: Path) -> set[str]:
 
 def test_every_test_that_the_table_of_front_ends_names_exists():
     named = re.findall(r"`([\w/]+\.py)::(\w+)`", PAGE.read_text(encoding="utf-8"))
-    assert len(named) > 40
+    assert len(named) > 35
     missing = [f"{file}::{name}" for file, name in named if name not in names_in(TESTS / "e2e" / file)]
     assert not missing
