@@ -111,4 +111,4 @@ def kernel_name(account):
     (spec,) = json.loads(done.stdout)["kernelspecs"]
     assert spec["name"] == "cs-octocat-hello-codespaces-python3"
     yield spec["name"]
-    assert cli("disconnect", account.codespace).returncode == 0
+    assert cli("disconnect", account.codespace, "--yes").returncode == 0

@@ -22,7 +22,7 @@ from codespace_kernels.emulator.state import find_record
 
 from .clients import connected, execute, reply_to, running_kernel, soon, text_of, until_idle
 from .conftest import EmulatedAccount, cli, end_broker, run, wait_until
-from .test_front_ends import Server
+from .test_front_ends import start_jupyter_server
 
 pytestmark = pytest.mark.e2e
 
@@ -353,7 +353,7 @@ def test_the_example_wakes_the_codespace(asleep, tmp_path):
 
 
 def test_a_servers_automatic_restart_wakes_nothing(asleep, tmp_path):
-    server = Server(tmp_path)
+    server = start_jupyter_server(tmp_path)
     try:
         body = {"name": "n.ipynb", "path": "n.ipynb", "type": "notebook", "kernel": {"name": NAME}}
         status, session = server.request("POST", "api/sessions", body)

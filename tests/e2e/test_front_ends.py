@@ -221,13 +221,19 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
-@pytest.fixture(scope="module")
-def server(kernel_name, tmp_path_factory):
-    """JupyterLab's back end."""
-    port, root = free_port(), tmp_path_factory.mktemp("root")
+def start_jupyter_server(root: Path) -> Server:
+    """Start JupyterLab's back end, with notebooks in this folder."""
+    port = free_port()
     options = ("--no-browser", "--allow-root", f"--ServerApp.port={port}", f"--ServerApp.root_dir={root}")
     started = Server(f"http://127.0.0.1:{port}/", "jupyter_server", *options, JUPYTER_TOKEN="t" * 16)
     started.wait()
+    return started
+
+
+@pytest.fixture(scope="module")
+def server(kernel_name, tmp_path_factory):
+    """JupyterLab's back end."""
+    started = start_jupyter_server(tmp_path_factory.mktemp("root"))
     yield started
     started.close()
 

@@ -24,7 +24,7 @@ def own_account(account, monkeypatch, request):
     for name, value in own.environment.items():
         monkeypatch.setenv(name, value)
     yield own
-    cli("disconnect", own.codespace)
+    cli("disconnect", own.codespace, "--yes")
     assert cli("emulator", "stop", env={**os.environ, **own.environment}).returncode == 0
 
 
