@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from codespace_kernels import platforms
 from codespace_kernels.broker.handle import KernelHandle
-from codespace_kernels.broker.protocol import SHUT_DOWN, Access, KernelRequest
+from codespace_kernels.broker.protocol import PASSED_ON, SHUT_DOWN, Access, KernelRequest
 from codespace_kernels.clones import notebook_folder, place_of
 from codespace_kernels.errors import CodespaceKernelsError, KernelError, SettingsError
 from codespace_kernels.parent import call_at_end_of_parent
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from codespace_kernels.progress import ProgressEvent
 
 PORT_NAMES = ("shell_port", "iopub_port", "stdin_port", "control_port", "hb_port")
-PASSED_ON = ("JPY_SESSION_NAME", "PYDEVD_IPYTHON_COMPATIBLE_DEBUGGING")
 
 _FILE_OF_ONE_START = re.compile(r"kernel-v3[0-9a-f]{40}\.json")
 """Names that VS Code gives its connection files: each is for one launcher only, and left behind by a closed window."""

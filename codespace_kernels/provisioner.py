@@ -18,14 +18,11 @@ from jupyter_client.provisioning.provisioner_base import KernelProvisionerBase
 from traitlets import Enum, Float
 
 from codespace_kernels.broker.handle import KernelHandle
-from codespace_kernels.broker.protocol import Access, KernelRequest
+from codespace_kernels.broker.protocol import PASSED_ON, Access, KernelRequest
 from codespace_kernels.clones import notebook_folder, place_of
 from codespace_kernels.errors import CodespaceKernelsError, WaitTimeoutError
 from codespace_kernels.progress import ProgressEvent
 from codespace_kernels.target import WAKES, Target
-
-PASSED_ON = ("JPY_SESSION_NAME", "PYDEVD_IPYTHON_COMPATIBLE_DEBUGGING")
-"""The only variables of the front end that reach the remote kernel: the rest may be secret."""
 
 
 class CodespaceProvisioner(KernelProvisionerBase):

@@ -17,6 +17,9 @@ from codespace_kernels.target import Account, Target
 
 log = logging.getLogger(__name__)
 
+PASSED_ON = ("JPY_SESSION_NAME", "PYDEVD_IPYTHON_COMPATIBLE_DEBUGGING")
+"""The only variables of the front end that reach the remote kernel: the rest may be secret."""
+
 API = "v1"
 """First path segment of every request; a broker of another version answers 404 to it."""
 

@@ -16,23 +16,15 @@ import pytest
 
 from codespace_kernels import platforms
 from codespace_kernels.broker import loopback
-from codespace_kernels.broker.client import BrokerClient
 from codespace_kernels.broker.endpoint import loopback_path
 from codespace_kernels.broker.loopback import Guard, NotOurBrokerError
 from codespace_kernels.errors import BrokerError
-from tests.broker.test_process import ended, wait_until
+from tests.broker.test_process import client_with_a_home, ended, wait_until
 
 
 @pytest.fixture
 def client(tmp_path_factory, monkeypatch):
-    monkeypatch.setenv("CODESPACE_KERNELS_HOME", str(tmp_path_factory.mktemp("home")))
-    monkeypatch.setenv("CODESPACE_KERNELS_BROKER_ENDPOINT", "loopback")
-    client = BrokerClient()
-    yield client
-    if client.running():
-        pid = client.call("GET", "")["pid"]
-        client.call("POST", "quit", {})
-        wait_until(lambda: ended(pid), "the broker to end")
+    yield from client_with_a_home(tmp_path_factory, monkeypatch, "loopback")
 
 
 @pytest.fixture

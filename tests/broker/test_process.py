@@ -43,8 +43,8 @@ only_unix = pytest.mark.parametrize("endpoint", ["unix"], indirect=True)
 only_loopback = pytest.mark.parametrize("endpoint", ["loopback"], indirect=True)
 
 
-@pytest.fixture
-def client(tmp_path_factory, monkeypatch, endpoint):
+def client_with_a_home(tmp_path_factory, monkeypatch, endpoint):
+    """A client whose broker lives in a home of its own; the broker is ended at the end."""
     monkeypatch.setenv("CODESPACE_KERNELS_HOME", str(tmp_path_factory.mktemp("home")))
     monkeypatch.setenv("CODESPACE_KERNELS_BROKER_ENDPOINT", endpoint)
     client = BrokerClient()
@@ -53,6 +53,11 @@ def client(tmp_path_factory, monkeypatch, endpoint):
         pid = client.call("GET", "")["pid"]
         client.call("POST", "quit", {})
         wait_until(lambda: ended(pid), "the broker to end")
+
+
+@pytest.fixture
+def client(tmp_path_factory, monkeypatch, endpoint):
+    yield from client_with_a_home(tmp_path_factory, monkeypatch, endpoint)
 
 
 def test_ensure_starts_one_that_is_nobodys_child(client):
