@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
+import functools
 import uuid
 
 import zmq
-import zmq.asyncio
 from jupyter_client.manager import AsyncKernelManager
 
+from codespace_kernels.bridge.pump import SocketPump
 from codespace_kernels.errors import KernelError
 from codespace_kernels.messages import Channel, Message, Signer
 from codespace_kernels.remote_kernel import KernelState, RemoteKernelListener
@@ -26,41 +26,41 @@ class LocalKernel:
         self.kernel_id = str(uuid.uuid4())
         self.sent: list[Message] = []
         self._manager = AsyncKernelManager(kernel_name="python3")
-        self._context = zmq.asyncio.Context()
+        self._context = zmq.Context()
         self._listener: RemoteKernelListener | None = None
         self._early: list[tuple[Channel, Message]] = []
-        self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         await self._manager.start_kernel()
         info = self._manager.get_connection_info()
         self._signer = Signer(info["key"])
         self._sockets = {channel: self._connect(channel, info) for channel in Channel}
-        # Shell and stdin share an identity, so that the kernel's input requests find their way.
-        self._tasks = [asyncio.create_task(self._read(channel)) for channel in Channel]
+        self._pump = SocketPump()
+        for channel, socket in self._sockets.items():
+            self._pump.add(socket, functools.partial(self._received, channel))
         client = self._manager.client()
         client.start_channels()
         await client.wait_for_ready(timeout=30)
         client.stop_channels()
 
-    def _connect(self, channel: Channel, info: dict) -> zmq.asyncio.Socket:
+    def _connect(self, channel: Channel, info: dict) -> zmq.Socket:
         socket = self._context.socket(_SOCKET_TYPES[channel])
         socket.linger = 0
         socket.rcvhwm = socket.sndhwm = 0
         if channel is Channel.IOPUB:
             socket.subscribe(b"")
         else:
+            # Shell and stdin share an identity, so that the kernel's input requests find their way.
             socket.identity = self.kernel_id.encode()
         socket.connect(f"tcp://{info['ip']}:{info[channel.name.lower() + '_port']}")
         return socket
 
-    async def _read(self, channel: Channel) -> None:
-        while True:
-            message = self._signer.unpack(await self._sockets[channel].recv_multipart())
-            if self._listener is None:
-                self._early.append((channel, message))
-            else:
-                self._listener.message_received(channel, message)
+    def _received(self, channel: Channel, frames: list[bytes]) -> None:
+        message = self._signer.unpack(frames)
+        if self._listener is None:
+            self._early.append((channel, message))
+        else:
+            self._listener.message_received(channel, message)
 
     def listen(self, listener: RemoteKernelListener | None) -> None:
         self._listener = listener
@@ -70,7 +70,8 @@ class LocalKernel:
     def send(self, channel: Channel, message: Message) -> None:
         self.sent.append(message)
         # A DEALER of the plain kind never blocks without a high-water mark.
-        zmq.Socket.shadow(self._sockets[channel]).send_multipart(self._signer.pack(message), zmq.NOBLOCK)
+        self._sockets[channel].send_multipart(self._signer.pack(message), zmq.NOBLOCK)
+        self._pump.sent_on(self._sockets[channel])
 
     async def interrupt(self) -> None:
         if not await self._manager.is_alive():
@@ -95,9 +96,7 @@ class LocalKernel:
         await self._manager.shutdown_kernel(now=True)
 
     async def close(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._pump.close()
         for socket in self._sockets.values():
             socket.close()
         self._context.term()
