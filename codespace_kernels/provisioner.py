@@ -22,7 +22,7 @@ from codespace_kernels.broker.protocol import PASSED_ON, Access, KernelRequest
 from codespace_kernels.clones import notebook_folder, place_of
 from codespace_kernels.errors import CodespaceKernelsError, WaitTimeoutError
 from codespace_kernels.progress import ProgressEvent
-from codespace_kernels.target import WAKES, Target
+from codespace_kernels.target import KEEP, ON_CLOSES, WAKES, Target
 
 
 class CodespaceProvisioner(KernelProvisionerBase):
@@ -48,12 +48,25 @@ class CodespaceProvisioner(KernelProvisionerBase):
         help="What starts a stopped codespace: opening a notebook ('on-open'), running a cell ('on-run'), or neither "
         "('never'). Empty: as the kernelspec says.",
     )
+    on_close = Enum(
+        ["", *ON_CLOSES],
+        default_value="",
+        config=True,
+        help="What happens to a notebook's kernel when the Jupyter server ends without having shut it down: 'shutdown' "
+        "ends it, 'keep' lets it go on for the same notebook's next start. Empty: as the kernelspec says.",
+    )
+    keep_hours = Float(
+        0.0,
+        config=True,
+        help="Hours for which such a kernel is kept after its last work. 0: as the kernelspec says.",
+    )
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.connection_info = {}  # jupyter_client's default is one dict shared by all provisioners
         self._handle: KernelHandle | None = None
         self._stopping = False
+        self._keeps = False
 
     @property
     def has_process(self) -> bool:
@@ -90,7 +103,14 @@ class CodespaceProvisioner(KernelProvisionerBase):
         session = getattr(self.parent, "session", None)
         target = Target.from_env({**env, **self.kernel_spec.env})
         language = target.language or self.kernel_spec.language
-        target = dataclasses.replace(target, wake=self.wake or target.wake, language=language)
+        target = dataclasses.replace(
+            target,
+            wake=self.wake or target.wake,
+            language=language,
+            on_close=self.on_close or target.on_close,
+            keep_hours=self.keep_hours or target.keep_hours,
+        )
+        self._keeps = target.on_close == KEEP
         request = KernelRequest(
             target=target,
             access=Access.of(target.account, env, self.transport or target.transport),
@@ -149,9 +169,17 @@ class CodespaceProvisioner(KernelProvisionerBase):
         self._stopping = True
 
     async def cleanup(self, restart: bool = False) -> None:
-        """Let go of the kernel, unless it is about to be restarted."""
-        if not restart:
-            self._let_go()
+        """Let go of the kernel, unless it is about to be restarted; one that was shut down is not kept."""
+        if restart:
+            return
+        if self._keeps and self._handle is not None and not self._front_end_goes():
+            await self._quietly(self._handle.shutdown)
+        self._let_go()
+
+    def _front_end_goes(self) -> bool:
+        """Tell a Jupyter server that ends from one that was asked to shut this kernel down: the calls are the same."""
+        manager = getattr(self.parent, "parent", None)
+        return bool(getattr(getattr(manager, "parent", None), "_stopping", False))
 
     async def _quietly(self, action: Any) -> None:
         try:

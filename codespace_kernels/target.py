@@ -22,6 +22,13 @@ ON_OPEN, ON_RUN, NEVER = "on-open", "on-run", "never"
 WAKES = (ON_OPEN, ON_RUN, NEVER)
 """What starts a stopped workspace: a notebook that is opened, a cell that is run, or neither."""
 
+SHUTDOWN, KEEP = "shutdown", "keep"
+ON_CLOSES = (SHUTDOWN, KEEP)
+"""What happens to a kernel whose front end goes."""
+
+KEEP_HOURS = 24.0
+"""How long a kernel that nobody holds is kept after its last work."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Account:
@@ -59,9 +66,11 @@ class Target:
         transport: `auto`, `tunnel` or `gh`: how to reach the workspace. It makes no other target.
         wake: One of `WAKES`. It makes no other target.
         language: Of the kernelspec there; empty where it is not known.
+        on_close: One of `ON_CLOSES`. It makes no other target.
+        keep_hours: Hours without work for which a kernel is kept, where `on_close` says so. It makes no other target.
 
     Raises:
-        SettingsError: `wake` is none of `WAKES`.
+        SettingsError: `wake` is none of `WAKES`, `on_close` none of `ON_CLOSES`, or `keep_hours` is not above 0.
     """
 
     account: Account
@@ -70,11 +79,17 @@ class Target:
     transport: str = dataclasses.field(default="auto", compare=False)
     wake: str = dataclasses.field(default=ON_RUN, compare=False)
     language: str = dataclasses.field(default="", compare=False)
+    on_close: str = dataclasses.field(default=SHUTDOWN, compare=False)
+    keep_hours: float = dataclasses.field(default=KEEP_HOURS, compare=False)
 
     def __post_init__(self) -> None:
         """Check what a person may have written by hand."""
         if self.wake not in WAKES:
             raise SettingsError(f"{ENV_PREFIX}WAKE is {self.wake!r}; it can be {', '.join(WAKES)}.")
+        if self.on_close not in ON_CLOSES:
+            raise SettingsError(f"{ENV_PREFIX}ON_CLOSE is {self.on_close!r}; it can be {', '.join(ON_CLOSES)}.")
+        if not self.keep_hours > 0:
+            raise SettingsError(f"{ENV_PREFIX}KEEP_HOURS is {self.keep_hours:g}; it must be above 0.")
 
     def to_env(self) -> dict[str, str]:
         """Give the variables that stand in a spec's `env`."""
@@ -87,6 +102,8 @@ class Target:
             "TRANSPORT": self.transport if self.transport != "auto" else "",
             "WAKE": self.wake if self.wake != ON_RUN else "",
             "LANGUAGE": self.language,
+            "ON_CLOSE": self.on_close if self.on_close != SHUTDOWN else "",
+            "KEEP_HOURS": f"{self.keep_hours:g}" if self.keep_hours != KEEP_HOURS else "",
         }
         return {ENV_PREFIX + name: value for name, value in values.items() if value}
 
@@ -97,7 +114,7 @@ class Target:
         Raises:
             SettingsError: Workspace or kernel is not named there, or a value is unknown.
         """
-        names = ("PROVIDER", "API_URL", "LOGIN", "WORKSPACE", "KERNEL", "TRANSPORT", "WAKE", "LANGUAGE")
+        names = ("PROVIDER", "API_URL", "LOGIN", "WORKSPACE", "KERNEL", "TRANSPORT", "WAKE", "LANGUAGE", "ON_CLOSE")
         values = {name: env.get(ENV_PREFIX + name, "") for name in names}
         missing = [ENV_PREFIX + name for name in ("WORKSPACE", "KERNEL") if not values[name]]
         if missing:
@@ -113,4 +130,13 @@ class Target:
             values["TRANSPORT"] or "auto",
             values["WAKE"] or ON_RUN,
             values["LANGUAGE"],
+            values["ON_CLOSE"] or SHUTDOWN,
+            _hours(env.get(ENV_PREFIX + "KEEP_HOURS", "")),
         )
+
+
+def _hours(text: str) -> float:
+    try:
+        return float(text) if text else KEEP_HOURS
+    except ValueError:
+        raise SettingsError(f"{ENV_PREFIX}KEEP_HOURS is {text!r}; it must be a number of hours.") from None

@@ -5,5 +5,14 @@ from codespace_kernels.bridge.bridge import BridgeOwner, KernelBridge
 from codespace_kernels.bridge.requests import RequestHandler
 from codespace_kernels.bridge.sockets import Ports
 from codespace_kernels.bridge.stats import BridgeStats
+from codespace_kernels.bridge.unattended import UnattendedKernel
 
-__all__ = ["BridgeOwner", "BridgeStats", "KernelBridge", "Ports", "RequestHandler", "guessed_kernel_info"]
+__all__ = [
+    "BridgeOwner",
+    "BridgeStats",
+    "KernelBridge",
+    "Ports",
+    "RequestHandler",
+    "UnattendedKernel",
+    "guessed_kernel_info",
+]

@@ -50,6 +50,16 @@ class Activity:
         self._timer: asyncio.TimerHandle | None = None
 
     @property
+    def unfinished(self) -> set[str]:
+        """Ids of the requests that the kernel is working on, or has not answered yet."""
+        return {msg_id for msg_id in (*self.pending, *self._busy) if msg_id}
+
+    @property
+    def running(self) -> list[bytes]:
+        """Headers of the requests that the kernel is working on."""
+        return [header for msg_id, header in self._busy.items() if msg_id]
+
+    @property
     def open_requests(self) -> list[bytes]:
         """Headers of the requests that the kernel is working on, or has not answered yet."""
         requests = {**self.pending, **self._busy}
@@ -116,6 +126,15 @@ class Activity:
         """Note that there is a living kernel again."""
         if self.state == "dead":
             self._set("starting")
+
+    def take_over(self, other: Activity) -> None:
+        """Go on from what another one knows of the same kernel."""
+        self.pending.update(other.pending)
+        self._busy.update(other._busy)
+        self._answered |= other._answered
+        self._set(other.state)
+        if self._answered:
+            self._watch()
 
     def close(self) -> None:
         """Stop the clock."""

@@ -10,14 +10,18 @@ from typing import TYPE_CHECKING, Any, Protocol
 import zmq
 
 from codespace_kernels.bridge.activity import IDLE_GRACE, Activity
+from codespace_kernels.bridge.busy_answers import BusyAnswers
+from codespace_kernels.bridge.earlier import EarlierOutput
 from codespace_kernels.bridge.gate import LocalGate
 from codespace_kernels.bridge.late_answers import LateAnswers
 from codespace_kernels.bridge.local_messages import LocalMessages
+from codespace_kernels.bridge.notebook_name import NotebookName
 from codespace_kernels.bridge.pump import SocketPump
 from codespace_kernels.bridge.requests import LifecycleRequests, RequestHandler, RequestQueue, no_kernel
 from codespace_kernels.bridge.sockets import LocalSockets, Ports
 from codespace_kernels.bridge.standin import StandIn
 from codespace_kernels.bridge.stats import BridgeStats
+from codespace_kernels.bridge.unattended import UnattendedKernel
 from codespace_kernels.errors import KernelStartError, SettingsError
 from codespace_kernels.messages import Channel, MalformedMessageError, Message, Signer
 from codespace_kernels.remote_kernel import KernelState
@@ -54,6 +58,9 @@ class BridgeOwner(Protocol):
     def kernel_info_received(self, content: dict[str, Any]) -> None:
         """The kernel answered a `kernel_info_request`, with this content."""
 
+    def notebook_named(self, path: str) -> None:
+        """A client said which notebook it works on."""
+
 
 class KernelBridge:
     """Makes a remote kernel look like a local one.
@@ -75,8 +82,10 @@ class KernelBridge:
         self._messages = LocalMessages()
         self._activity = Activity(self._execution_state_changed, self._idle_lost, idle_grace=idle_grace)
         self._lifecycle = LifecycleRequests(self._messages, self._send, self.interrupt, self._shutdown_requested)
-        self._handlers: list[RequestHandler] = [self._lifecycle]
         self._late = LateAnswers()
+        self._busy_answers = BusyAnswers(self._messages, self._send, self._pass_on, self._activity, self._late)
+        self._earlier = EarlierOutput(self._messages, self._send, lambda: self._busy_answers.active)
+        self._handlers: list[RequestHandler] = [self._lifecycle, NotebookName(self._notebook_named)]
         self._stand_in = StandIn(self._messages, self._send, self._queue, self._activity, self._late, self._run_waits)
         self._kernel: RemoteKernel | None = None
         self._coming: RemoteKernel | None = None
@@ -193,6 +202,37 @@ class KernelBridge:
             self._kernel = self._coming = None
             self._late.clear()
 
+    def leave(self) -> UnattendedKernel | None:
+        """Let go of the kernel and have it listened to without clients; None where there is none."""
+        if self._coming is not None:
+            self._hand_over(self._coming)
+        kernel, self._kernel = self._kernel, None
+        if kernel is None:
+            return None
+        unattended = UnattendedKernel(kernel, self._activity, self._earlier.store)
+        kernel.listen(unattended)
+        return unattended
+
+    def take_back(self, unattended: UnattendedKernel, kernel_info: Mapping[str, Any]) -> None:
+        """Connect the clients with a kernel that went on without any; its output is shown at the first run.
+
+        Args:
+            unattended: The kernel; it lives.
+            kernel_info: The content of the `kernel_info_reply`, for as long as the kernel is busy with an earlier run.
+        """
+        self.detach()
+        unattended.close()
+        self._activity.take_over(unattended.activity)
+        self._busy_answers.begin(kernel_info, unattended.activity.unfinished)
+        self.show_earlier(unattended)
+        self._kernel = unattended.kernel
+        self._kernel.listen(self)
+        self._hand_over(self._kernel)
+
+    def show_earlier(self, unattended: UnattendedKernel) -> None:
+        """Show at the first run what a kernel wrote while there was no client, and if it died, why."""
+        self._earlier.begin(unattended.output, unattended.question, unattended.reason)
+
     def stand_in(self, kernel_info: Mapping[str, Any]) -> None:
         """Answer in the kernel's place what needs no kernel, until one is attached.
 
@@ -251,6 +291,8 @@ class KernelBridge:
             return
         if self._kernel is None and self._stand_in.handle(channel, message, msg_type):
             return
+        if self._kernel is not None and self._busy_answers.handle(channel, message, msg_type):
+            return
         self._activity.requested(msg_id, msg_type, message.header)
         if self._kernel is not None:
             self._forward(self._kernel, channel, message)
@@ -258,8 +300,14 @@ class KernelBridge:
             self._activity.forgotten(msg_id)
 
     def _forward(self, kernel: RemoteKernel, channel: Channel, message: Message) -> None:
+        if self._earlier.active:
+            self._earlier.requested(channel, message)
         self._to_kernel[channel] += 1
         kernel.send(channel, message)
+
+    def _pass_on(self, channel: Channel, message: Message) -> None:
+        if self._kernel is not None:
+            self._forward(self._kernel, channel, message)
 
     async def interrupt(self) -> None:
         """Interrupt the kernel; while there is none, the runs that wait for it.
@@ -283,6 +331,10 @@ class KernelBridge:
         if self._owner is not None:
             self._owner.shutdown_requested(restart=restart)
 
+    def _notebook_named(self, path: str) -> None:
+        if self._owner is not None:
+            self._owner.notebook_named(path)
+
     # From the kernel (`RemoteKernelListener`).
 
     def message_received(self, channel: Channel, message: Message) -> None:
@@ -294,9 +346,10 @@ class KernelBridge:
             else:
                 wanted = True
                 if channel is not Channel.STDIN:
-                    self._activity.replied(message)
-                    self._learn(message)
-            if self._late and self._late.holds_back(message):
+                    self._replied(message)
+            if (self._late and self._late.holds_back(message)) or (
+                self._earlier.active and self._earlier.takes(channel, message)
+            ):
                 wanted = False
         except MalformedMessageError as error:
             self._gate.malformed += 1
@@ -304,6 +357,12 @@ class KernelBridge:
             return
         if wanted:
             self._send(channel, message)
+
+    def _replied(self, message: Message) -> None:
+        self._activity.replied(message)
+        self._learn(message)
+        if self._earlier.active:
+            self._earlier.replied(message)
 
     def _learn(self, message: Message) -> None:
         if b"kernel_info_reply" not in message.header:

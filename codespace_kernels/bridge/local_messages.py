@@ -41,6 +41,12 @@ class LocalMessages:
         """Make a message for iopub, with the topic that ipykernel would give it."""
         return self._make(kind, parent, content, (f"kernel.{self._session}.{kind}".encode(),))
 
+    def again(self, message: Message, parent: bytes, identities: tuple[bytes, ...] | None = None) -> Message:
+        """Make a message of a kernel once more, for another request; to another client, where identities are given."""
+        kind = str(message.header_dict().get("msg_type", ""))
+        made = self._make(kind, parent, {}, message.identities if identities is None else identities)
+        return made._replace(metadata=message.metadata, content=message.content, buffers=message.buffers)
+
     def welcome(self, subscription: bytes) -> Message:
         """Make the `iopub_welcome` that tells a subscriber that it will miss nothing from here on."""
         content = {"subscription": subscription.decode(errors="replace")}

@@ -18,8 +18,6 @@ from codespace_kernels.broker.protocol import API, Access, KernelRequest, as_kno
 from codespace_kernels.errors import BrokerError, CodespaceKernelsError, SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
-
     from codespace_kernels.broker.broker import Broker
     from codespace_kernels.broker.kernels import BrokerKernel
     from codespace_kernels.broker.loopback import Guard
@@ -240,16 +238,21 @@ class KernelActionHandler(ApiHandler):
 
     async def post(self, kernel_id: str, action: str) -> None:
         """Do it; answer when it is done."""
-        kernel = self.broker.kernel(kernel_id)
-        actions: dict[str, Any] = {
-            "interrupt": kernel.interrupt,
-            "restart": kernel.restart,
-            "shutdown": kernel.shutdown,
-        }
         with self.broker.in_use():
-            work: Awaitable[None] = actions[action]()
-            await work
+            if action == "shutdown":
+                self.finish(await self.broker.end_kernel(kernel_id))
+                return
+            kernel = self.broker.kernel(kernel_id)
+            await (kernel.interrupt() if action == "interrupt" else kernel.restart())
         self.finish(kernel.to_json())
+
+
+class KernelConnectionHandler(ApiHandler):
+    """`GET /v1/kernels/ID/connection`: what a connection file of a held kernel says, for one more client of it."""
+
+    def get(self, kernel_id: str) -> None:
+        """Answer."""
+        self.finish(self.broker.kernel(kernel_id).connection_info())
 
 
 def make_app(broker: Broker, guard: Guard | None = None) -> tornado.web.Application:
@@ -269,6 +272,7 @@ def make_app(broker: Broker, guard: Guard | None = None) -> tornado.web.Applicat
             (f"/{API}/workspaces/(connect|disconnect)", WorkspaceHandler, context),
             (f"/{API}/kernels", KernelsHandler, context),
             (f"/{API}/kernels/([0-9a-f-]+)/(interrupt|restart|shutdown)", KernelActionHandler, context),
+            (f"/{API}/kernels/([0-9a-f-]+)/connection", KernelConnectionHandler, context),
         ],
         default_handler_class=UnknownHandler,
         default_handler_args=context,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import os
 import time
 from typing import TYPE_CHECKING, Any
 
 from codespace_kernels import __version__
 from codespace_kernels.broker.accounts import Accounts
+from codespace_kernels.broker.kept import KeptKernel, KeptKernels
 from codespace_kernels.broker.kernel_infos import KernelInfos
 from codespace_kernels.broker.kernels import BrokerKernel
 from codespace_kernels.broker.workspaces import ACTIVITY_INTERVAL, SessionState, WorkspaceSession
@@ -43,6 +45,7 @@ class Broker:
         self.idle = asyncio.Event()
         self.started_at = time.time()
         self.kernels: dict[str, BrokerKernel] = {}
+        self.kept = KeptKernels(lambda kernel: self._forget_session(kernel.session))
         self.sessions: dict[tuple[str, str], WorkspaceSession] = {}
         self._accounts = accounts or Accounts()
         self._infos = KernelInfos(state_dir() / "kernel-infos.json")
@@ -62,10 +65,10 @@ class Broker:
             self._last_use = time.monotonic()
 
     async def watch_idleness(self) -> None:
-        """Set `idle` when nothing has used the broker for its idle timeout. Runs until cancelled."""
+        """Set `idle` when nothing has used the broker for its idle timeout, and no kernel is kept. Never returns."""
         while True:
             await asyncio.sleep(min(1.0, self._idle_timeout / 4))
-            if not self._requests and time.monotonic() - self._last_use > self._idle_timeout:
+            if not self._requests and not self.kept and time.monotonic() - self._last_use > self._idle_timeout:
                 self.idle.set()
 
     def session(self, access: Access, workspace: str) -> WorkspaceSession:
@@ -81,9 +84,9 @@ class Broker:
             )
         return self.sessions[key]
 
-    def _kernels_of(self, key: tuple[str, str]) -> list[BrokerKernel]:
+    def _kernels_of(self, key: tuple[str, str]) -> list[BrokerKernel | KeptKernel]:
         session = self.sessions.get(key)
-        return [kernel for kernel in self.kernels.values() if kernel.session is session]
+        return [kernel for kernel in (*self.kernels.values(), *self.kept) if kernel.session is session]
 
     def _workspace_lost(self, key: tuple[str, str], reason: str) -> None:
         for kernel in self._kernels_of(key):
@@ -125,30 +128,64 @@ class Broker:
         if session is None:
             return {"disconnected": False}
         for kernel in self._kernels_of(key):
-            await kernel.shutdown(f"The connection to {name} was given up from the command line; its kernels ended.")
+            await self._end(kernel, f"The connection to {name} was given up from the command line; its kernels ended.")
         await session.close()
         # Kept as long as front ends hold kernels of it: they may restart them.
         self._forget_session(session)
         return {"disconnected": True}
 
+    async def _end(self, kernel: BrokerKernel | KeptKernel, reason: str = "") -> None:
+        if isinstance(kernel, KeptKernel):
+            await self.kept.end(kernel)
+        else:
+            await kernel.shutdown(reason)
+
+    async def end_kernel(self, kernel_id: str) -> dict[str, Any]:
+        """End a kernel, held or kept; give what was known of it.
+
+        Raises:
+            KernelNotFoundError: There is none of that id.
+        """
+        kernel = self.kept.get(kernel_id) or self.kernel(kernel_id)
+        await self._end(kernel)
+        return kernel.to_json()
+
     def add_kernel(self, request: KernelRequest, emit: Callable[[dict[str, Any]], None]) -> BrokerKernel:
         """Make a kernel for a handle; the caller starts and ends it."""
+        if (kept := self.kept.get(request.take)) is not None:
+            request = dataclasses.replace(request, target=kept.request.target, session=kept.notebook)
         session = self.session(request.access, request.target.workspace)
-        kernel = BrokerKernel(request, session, self._accounts.provider(request.access), emit, self._infos)
+        provider = self._accounts.provider(request.access)
+        kernel = BrokerKernel(request, session, provider, emit, self._infos, self.kept)
         self.kernels[kernel.kernel_id] = kernel
         return kernel
 
     async def remove_kernel(self, kernel: BrokerKernel) -> None:
-        """End a kernel whose handle is gone."""
+        """Keep or end a kernel whose handle is gone."""
         try:
+            kept = await kernel.release()
             await kernel.end()
+            if kept is not None:
+                await self._keep(kept)
         finally:
             self.kernels.pop(kernel.kernel_id, None)
             self._forget_session(kernel.session)
 
+    async def _keep(self, kernel: KeptKernel) -> None:
+        target, notebook = kernel.request.target, kernel.notebook
+        others = (other for other in self.kernels.values() if other.kernel_id != kernel.kernel_id)
+        # Its notebook may have another kernel by now: then this one was restarted, or it is an older one.
+        if any(other.notebook == notebook and other.request.target == target for other in others):
+            await kernel.end()
+            return
+        if (older := self.kept.find(target, notebook)) is not None:
+            await self.kept.end(older)
+        self.kept.add(kernel)
+
     def _forget_session(self, session: WorkspaceSession) -> None:
         """Drop a session that is of no use any more: without a connection and without a kernel."""
-        unused = session.state is SessionState.IDLE and all(k.session is not session for k in self.kernels.values())
+        users = (kernel.session for kernel in (*self.kernels.values(), *self.kept))
+        unused = session.state is SessionState.IDLE and all(other is not session for other in users)
         if unused:
             self.sessions = {key: other for key, other in self.sessions.items() if other is not session}
 
@@ -178,7 +215,7 @@ class Broker:
         return {
             "broker": self.about(),
             "workspaces": [session.to_json() for session in self.sessions.values()],
-            "kernels": [kernel.to_json() for kernel in self.kernels.values()],
+            "kernels": [kernel.to_json() for kernel in (*self.kernels.values(), *self.kept)],
         }
 
     async def close(self) -> None:
@@ -186,7 +223,7 @@ class Broker:
         ends = [kernel.end() for kernel in self.kernels.values()]
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(15):
-                await asyncio.gather(*ends, return_exceptions=True)
+                await asyncio.gather(*ends, self.kept.close(), return_exceptions=True)
         self.kernels.clear()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(10):

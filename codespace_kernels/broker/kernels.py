@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 import time
 import uuid
 from typing import TYPE_CHECKING, Any
 
 from codespace_kernels.bridge import KernelBridge, Ports, guessed_kernel_info
+from codespace_kernels.broker.kept import KeptKernel
 from codespace_kernels.broker.kernel_start import KernelStart
 from codespace_kernels.broker.protocol import SHUT_DOWN
 from codespace_kernels.broker.workspaces import PATIENT_START_TIMEOUT
-from codespace_kernels.errors import CodespaceKernelsError, KernelError
+from codespace_kernels.errors import CodespaceKernelsError, KernelError, KernelNotFoundError
 from codespace_kernels.progress import ProgressEvent
 from codespace_kernels.remote_kernel import KernelState
-from codespace_kernels.target import ON_OPEN
+from codespace_kernels.target import KEEP, ON_OPEN
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from codespace_kernels.broker.kept import KeptKernels
     from codespace_kernels.broker.kernel_infos import KernelInfos
     from codespace_kernels.broker.protocol import KernelRequest
     from codespace_kernels.broker.workspaces import WorkspaceSession
@@ -28,6 +31,9 @@ if TYPE_CHECKING:
     from codespace_kernels.remote_kernel import RemoteKernel
 
 log = logging.getLogger(__name__)
+
+NAME_SECONDS = 20.0
+"""How long a launcher's front end may take to name its notebook, where a kernel is kept that may be that notebook's."""
 
 
 class BrokerKernel:
@@ -39,6 +45,7 @@ class BrokerKernel:
         provider: Of the account.
         emit: Takes each event for the handle's stream.
         infos: What kernels said of themselves.
+        kept: The kernels that nobody holds.
     """
 
     def __init__(
@@ -48,12 +55,14 @@ class BrokerKernel:
         provider: Provider,
         emit: Callable[[dict[str, Any]], None],
         infos: KernelInfos,
+        kept: KeptKernels,
     ) -> None:
         self.kernel_id = str(uuid.uuid4())
         self.request = request
         self.session = session
         self.state = "waiting"
         self.since = time.time()
+        self.notebook = request.session
         self._provider = provider
         self._emit = emit
         self._bridge: KernelBridge | None = None
@@ -61,6 +70,8 @@ class BrokerKernel:
         self._tasks: set[asyncio.Task[None]] = set()
         self._changing = asyncio.Lock()
         self._infos = infos
+        self._kept = kept
+        self._named = asyncio.Event()
         self._start: KernelStart | None = None
 
     @property
@@ -115,6 +126,8 @@ class BrokerKernel:
         return {**info, "key": key.decode() if isinstance(key, bytes) else key}
 
     async def _start_remote(self, start_workspace: bool) -> None:
+        if await self._took_back():
+            return
         host = await self.session.connected(
             self._provider, self._progress, start=start_workspace, timeout=PATIENT_START_TIMEOUT
         )
@@ -133,6 +146,45 @@ class BrokerKernel:
         assert self._bridge is not None
         self._bridge.attach(self._remote)
         self._become("idle")
+
+    async def _took_back(self) -> bool:
+        """Have the kernel that was kept for this notebook, if there is one; one that died shows its last output."""
+        kept = await self._find_kept()
+        if kept is None:
+            return False
+        assert self._bridge is not None
+        self._kept.take(kept)
+        if not kept.unattended.alive:
+            self._bridge.show_earlier(kept.unattended)
+            await kept.end()
+            return False
+        log.info("kernel %s in %s is taken back by %s", kept.kernel_id, self.session.name, self.kernel_id)
+        self._remote = kept.unattended.kernel
+        self._bridge.take_back(kept.unattended, self._kernel_info())
+        self._become(kept.unattended.activity.state)
+        return True
+
+    async def _find_kept(self) -> KeptKernel | None:
+        if take := self.request.take:
+            kept = self._kept.get(take)
+            if kept is None:
+                raise KernelNotFoundError(f"The kernel {take} is kept no longer. See `codespace-kernels kernels`.")
+            return kept
+        await self._wait_for_name()
+        kept = self._kept.find(self.request.target, self.notebook)
+        if kept is not None and kept.is_replaced_by(self.request):
+            await self._kept.end(kept)
+            return None
+        return kept
+
+    async def _wait_for_name(self) -> None:
+        """Wait until the front end has told which notebook it is about, where that matters."""
+        if self.notebook or self.request.owner != "launcher" or not self._kept.has(self.request.target):
+            return
+        assert self._bridge is not None
+        self._bridge.stand_in(self._kernel_info())
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._named.wait(), NAME_SECONDS)
 
     async def interrupt(self) -> None:
         """Interrupt the kernel, or the wait for it."""
@@ -177,6 +229,21 @@ class BrokerKernel:
             await self._end_start()
             await self._end_remote()
         self._died(SHUT_DOWN)
+
+    async def release(self) -> KeptKernel | None:
+        """Let go of the local sockets and give the kernel, to be kept; None where there is nothing to keep.
+
+        Only a kernel whose notebook is known can be given back; any other one would be left behind for nothing.
+        """
+        keeps = self.request.target.on_close == KEEP and self.notebook and self.state != "dead"
+        async with self._changing:
+            if not keeps or self._bridge is None or self._remote is None:
+                return None
+            unattended = self._bridge.leave()
+            if unattended is None:
+                return None
+            self._remote = None
+        return KeptKernel(self.kernel_id, self.request, self.session, self.notebook, unattended)
 
     async def end(self) -> None:
         """End everything of this kernel: remote process and local sockets."""
@@ -227,6 +294,11 @@ class BrokerKernel:
         if self._infos.put(self.request.target, content):
             self._spawn(asyncio.to_thread(self._infos.save, self._infos.to_text()))
 
+    def notebook_named(self, path: str) -> None:
+        """Hear which notebook the front end works on (see `bridge.BridgeOwner`)."""
+        self.notebook = self.notebook or path
+        self._named.set()
+
     def shutdown_requested(self, *, restart: bool) -> None:
         """Hear that a client asked the kernel to end (see `bridge.BridgeOwner`)."""
         if restart and self.request.owner == "provisioner":
@@ -275,11 +347,13 @@ class BrokerKernel:
             "id": self.kernel_id,
             "workspace": self.session.name,
             "api_url": self.session.account.api_url,
+            "account": dataclasses.asdict(self.session.account),
             "kernel": self.request.target.kernel,
             "state": self.state,
             "since": self.since,
-            "session": self.request.session,
+            "session": self.notebook,
             "owner": self.request.owner,
+            "kept": False,
             "messages": self._bridge.stats.to_json() if self._bridge else {},
         }
 

@@ -23,6 +23,7 @@ VERBS = {
     "connect": "connect to a codespace and write a kernelspec for each of its kernels",
     "disconnect": "give up the connection to a codespace",
     "status": "show connections, kernels and what each is doing",
+    "kernels": "list the kernels in codespaces, open a console on one, or end some",
     "stop": "stop a codespace",
     "quit": "end the broker, the process that holds every connection",
     "emulator": "codespaces that run on this machine, in place of an account",

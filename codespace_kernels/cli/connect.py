@@ -5,6 +5,7 @@ A stopped codespace is started, unless `--no-start` is given.
 
 from __future__ import annotations
 
+import argparse
 import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,10 +17,9 @@ from codespace_kernels.errors import KernelNotFoundError
 from codespace_kernels.progress import ProgressEvent
 from codespace_kernels.providers.base import Workspace
 from codespace_kernels.remote_kernel import RemoteKernelSpec
-from codespace_kernels.target import ON_RUN, WAKES, Target
+from codespace_kernels.target import KEEP_HOURS, ON_CLOSES, ON_RUN, SHUTDOWN, WAKES, Target
 
 if TYPE_CHECKING:
-    import argparse
     from pathlib import Path
 
     from codespace_kernels.broker.protocol import Access
@@ -44,6 +44,17 @@ class WrittenSpec(NamedTuple):
         return {**self._asdict(), "folder": str(self.folder)}
 
 
+class Policy(NamedTuple):
+    """What the specs are to say of waking and of closing; see `target.Target`."""
+
+    wake: str = ON_RUN
+    on_close: str = SHUTDOWN
+    keep_hours: float = KEEP_HOURS
+
+
+DEFAULT_POLICY = Policy()
+
+
 def add_parser(subparsers: Any) -> None:
     """Add the verb."""
     parents = [shared.account(), shared.transport(), shared.output()]
@@ -65,14 +76,36 @@ def add_parser(subparsers: Any) -> None:
         default=ON_RUN,
         help="what starts the codespace when it is stopped: opening a notebook, running a cell (default), or neither",
     )
+    parser.add_argument(
+        "--on-close",
+        choices=ON_CLOSES,
+        default=SHUTDOWN,
+        help="what happens to a notebook's kernel when VS Code or the Jupyter server ends: it ends, too (default), or "
+        "goes on, and the same notebook gets it back",
+    )
+    parser.add_argument(
+        "--keep-hours",
+        type=_hours,
+        default=KEEP_HOURS,
+        metavar="HOURS",
+        help=f"how long such a kernel is kept after its last work (default: {KEEP_HOURS:g})",
+    )
     parser.set_defaults(func=run)
+
+
+def _hours(text: str) -> float:
+    hours = float(text)
+    if not hours > 0:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return hours
 
 
 def run(options: argparse.Namespace) -> int:
     """Connect to a codespace."""
     access = shared.chosen_access(options)
     answer = ask_broker(access, options.name, start=not options.no_start, install_ipykernel=options.install_ipykernel)
-    written = write_specs(access, answer, options.kernel, options.wake)
+    policy = Policy(options.wake, options.on_close, options.keep_hours)
+    written = write_specs(access, answer, options.kernel, policy)
     if options.json:
         terminal.print_json(
             {
@@ -107,14 +140,16 @@ def ask_broker(access: Access, name: str, *, start: bool = True, install_ipykern
         return client.stream("workspaces/connect", {**body, "access": access.to_json()}, progress)
 
 
-def write_specs(access: Access, answer: dict[str, Any], wanted: list[str], wake: str = ON_RUN) -> list[WrittenSpec]:
+def write_specs(
+    access: Access, answer: dict[str, Any], wanted: list[str], policy: Policy = DEFAULT_POLICY
+) -> list[WrittenSpec]:
     """Write kernelspecs for the kernels of a connected workspace.
 
     Args:
         access: Whose workspace.
         answer: The broker's.
         wanted: Names of kernels there; empty for all.
-        wake: What starts the workspace when it is stopped.
+        policy: What the specs say of waking and closing.
 
     Raises:
         KernelNotFoundError: There is none of a wanted name, or none at all. Nothing was written.
@@ -125,7 +160,7 @@ def write_specs(access: Access, answer: dict[str, Any], wanted: list[str], wake:
     check_kernels(workspace.name, remote.keys(), wanted, answer["offers"])
     targets = {
         Target(
-            access.account, workspace.name, name, access.transport, wake=wake, language=remote[name].language
+            access.account, workspace.name, name, access.transport, language=remote[name].language, **policy._asdict()
         ): remote[name]
         for name in wanted or remote
     }

@@ -54,7 +54,8 @@ def _workspace(entry: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _kernel(entry: dict[str, Any]) -> tuple[str, ...]:
-    return entry["kernel"], entry["workspace"], entry["state"], _age(entry["since"]), entry["session"]
+    state = f"{entry['state']}, kept" if entry["kept"] else entry["state"]
+    return entry["kernel"], entry["workspace"], state, _age(entry["since"]), entry["session"]
 
 
 def _age(since: float) -> str:

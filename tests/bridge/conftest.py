@@ -24,6 +24,7 @@ class Owner:
         self.runs_waiting = 0
         self.interrupted = 0
         self.kernel_infos: list[dict] = []
+        self.notebooks: list[str] = []
 
     def shutdown_requested(self, *, restart: bool) -> None:
         self.shutdowns.append(restart)
@@ -42,6 +43,9 @@ class Owner:
 
     def kernel_info_received(self, content: dict) -> None:
         self.kernel_infos.append(content)
+
+    def notebook_named(self, path: str) -> None:
+        self.notebooks.append(path)
 
 
 async def until(condition, seconds: float = 20.0) -> None:

@@ -1,0 +1,86 @@
+"""A kernel that goes on while no client is connected to it."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from codespace_kernels.bridge.activity import Activity
+from codespace_kernels.bridge.earlier import OutputStore
+from codespace_kernels.messages import Channel, MalformedMessageError
+from codespace_kernels.remote_kernel import KernelState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from codespace_kernels.messages import Message
+    from codespace_kernels.remote_kernel import RemoteKernel
+
+_log = logging.getLogger(__name__)
+
+
+class UnattendedKernel:
+    """Listens to a kernel in a bridge's place: what it writes is kept, what it does is known.
+
+    Made by `KernelBridge.leave`; `KernelBridge.take_back` ends it. What changes the screen of a widget is not kept:
+    front ends ask a kernel for its widgets' state when they connect.
+
+    Args:
+        kernel: The kernel.
+        activity: What it was doing.
+        output: What it wrote for clients that are gone, and nobody has seen yet.
+        changed: Called when it dies, and when it becomes busy or idle.
+
+    Attributes:
+        kernel: The kernel.
+        output: What it wrote.
+        question: An `input_request` that nobody has answered.
+        alive: Whether it lives, as far as is known.
+        reason: Why not; a sentence.
+    """
+
+    def __init__(self, kernel: RemoteKernel, activity: Activity, output: OutputStore) -> None:
+        self.kernel = kernel
+        self.output = output
+        self.question: Message | None = None
+        self.alive = True
+        self.reason = ""
+        self.changed: Callable[[], None] = lambda: None
+        self.activity = Activity(lambda _state: self.changed(), lambda _request: None)
+        self.activity.take_over(activity)
+
+    @property
+    def busy(self) -> bool:
+        """Whether the kernel is executing something."""
+        return self.alive and self.activity.state == "busy"
+
+    def message_received(self, channel: Channel, message: Message) -> None:
+        """Keep what a person will want to see (see `RemoteKernelListener`)."""
+        try:
+            if channel is Channel.IOPUB:
+                self.activity.published(message)
+                self.output.put(message)
+            elif channel is Channel.STDIN:
+                self.question = message
+            else:
+                self.activity.replied(message)
+        except MalformedMessageError as error:
+            _log.warning("dropped a message of a kernel that nobody holds: %s", error)
+
+    def state_changed(self, state: KernelState, reason: str) -> None:
+        """Hear how the kernel fares (see `RemoteKernelListener`)."""
+        self.activity.connected(state is not KernelState.RECONNECTING)
+        if state is KernelState.DEAD:
+            self.alive, self.reason = False, reason
+            self.activity.reset("dead")
+        elif state is KernelState.RESTARTING:
+            self.activity.reset("starting")
+
+    def output_may_be_missing(self, reason: str) -> None:
+        """Hear that messages were lost (see `RemoteKernelListener`)."""
+        _log.warning("output of a kernel that nobody holds may be missing: %s", reason)
+
+    def close(self) -> None:
+        """Listen no more; the kernel goes on."""
+        self.activity.close()
+        self.kernel.listen(None)

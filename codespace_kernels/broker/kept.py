@@ -1,0 +1,185 @@
+"""Kernels that no front end holds: kept for a time, since their spec says so, and given back to the same notebook."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+from codespace_kernels.errors import CodespaceKernelsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from codespace_kernels.bridge import UnattendedKernel
+    from codespace_kernels.broker.protocol import KernelRequest
+    from codespace_kernels.broker.workspaces import WorkspaceSession
+    from codespace_kernels.target import Target
+
+log = logging.getLogger(__name__)
+
+RESTART_SECONDS = 2.0
+"""A launcher that the same program starts so soon after the end of another is a restart: VS Code takes 20 ms."""
+
+LOOK_SECONDS = 60.0
+"""Between looks at a kernel that may be kept no longer."""
+
+
+class KeptKernel:
+    """A kernel without a front end.
+
+    Args:
+        kernel_id: What the broker called it while it was held.
+        request: Of the front end that held it.
+        session: Of its workspace.
+        notebook: Path of its notebook.
+        unattended: The kernel, and what it wrote.
+
+    Attributes:
+        since: Unix time at which its front end went.
+    """
+
+    def __init__(
+        self,
+        kernel_id: str,
+        request: KernelRequest,
+        session: WorkspaceSession,
+        notebook: str,
+        unattended: UnattendedKernel,
+    ) -> None:
+        self.kernel_id = kernel_id
+        self.request = request
+        self.session = session
+        self.notebook = notebook
+        self.unattended = unattended
+        self.since = self._quiet_since = time.time()
+        unattended.changed = self._changed
+
+    @property
+    def busy(self) -> bool:
+        """Whether the kernel is executing something."""
+        return self.unattended.busy
+
+    @property
+    def until(self) -> float | None:
+        """Unix time at which it will be ended; None while it works."""
+        return None if self.busy else self._quiet_since + self.request.target.keep_hours * 3600
+
+    def is_for(self, target: Target, notebook: str) -> bool:
+        """Tell whether this notebook on this spec may have it back."""
+        return bool(notebook) and self.notebook == notebook and self.request.target == target
+
+    def is_replaced_by(self, request: KernelRequest) -> bool:
+        """Tell whether a request is what a restart looks like to programs that start launchers."""
+        same = bool(request.parent) and request.parent == self.request.parent
+        return same and request.started - self.since < RESTART_SECONDS
+
+    def workspace_lost(self, reason: str) -> None:
+        """Hear that the way to the workspace is gone for good."""
+        if self.unattended.alive:
+            self.unattended.alive, self.unattended.reason = False, reason
+            self._changed()
+
+    async def end(self) -> None:
+        """End the kernel."""
+        self.unattended.close()
+        if self.unattended.alive:
+            try:
+                await self.unattended.kernel.shutdown()
+            except CodespaceKernelsError as error:
+                log.warning("kept kernel %s: not ended in %s: %s", self.kernel_id, self.session.name, error)
+        await self.unattended.kernel.close()
+
+    def _changed(self) -> None:
+        self._quiet_since = time.time()
+
+    def to_json(self) -> dict[str, Any]:
+        """Give what `kernels` and `status` show; no key, no credentials."""
+        state = self.unattended.activity.state if self.unattended.alive else "dead"
+        return {
+            "id": self.kernel_id,
+            "workspace": self.session.name,
+            "api_url": self.session.account.api_url,
+            "account": dataclasses.asdict(self.session.account),
+            "kernel": self.request.target.kernel,
+            "state": state,
+            "since": self.since,
+            "session": self.notebook,
+            "owner": "",
+            "kept": True,
+            "until": self.until,
+            "reason": self.unattended.reason,
+            "unseen_outputs": len(self.unattended.output),
+            "messages": {},
+        }
+
+
+class KeptKernels:
+    """All of them, by id, and their clocks.
+
+    Args:
+        ended: Called when one is gone.
+    """
+
+    def __init__(self, ended: Callable[[KeptKernel], None]) -> None:
+        self._kernels: dict[str, KeptKernel] = {}
+        self._clocks: dict[str, asyncio.TimerHandle] = {}
+        self._endings: set[asyncio.Task[None]] = set()
+        self._ended = ended
+
+    def __iter__(self) -> Iterator[KeptKernel]:
+        return iter(list(self._kernels.values()))
+
+    def __len__(self) -> int:
+        return len(self._kernels)
+
+    def get(self, kernel_id: str) -> KeptKernel | None:
+        """Give the one of an id."""
+        return self._kernels.get(kernel_id)
+
+    def add(self, kernel: KeptKernel) -> None:
+        """Keep one until its time is over."""
+        self._kernels[kernel.kernel_id] = kernel
+        log.info("kernel %s in %s is kept for %s", kernel.kernel_id, kernel.session.name, kernel.notebook)
+        self._look(kernel)
+
+    def find(self, target: Target, notebook: str) -> KeptKernel | None:
+        """Give the one that this notebook on this spec may have back."""
+        return next((kernel for kernel in self if kernel.is_for(target, notebook)), None)
+
+    def has(self, target: Target) -> bool:
+        """Tell whether one of this spec is kept, for whatever notebook."""
+        return any(kernel.request.target == target for kernel in self)
+
+    def take(self, kernel: KeptKernel) -> None:
+        """Take one out: a front end has it again, or it is about to be ended."""
+        self._kernels.pop(kernel.kernel_id, None)
+        clock = self._clocks.pop(kernel.kernel_id, None)
+        if clock is not None:
+            clock.cancel()
+
+    async def end(self, kernel: KeptKernel) -> None:
+        """End one."""
+        self.take(kernel)
+        try:
+            await kernel.end()
+        finally:
+            self._ended(kernel)
+
+    async def close(self) -> None:
+        """End all."""
+        await asyncio.gather(*(self.end(kernel) for kernel in self), *self._endings, return_exceptions=True)
+
+    def _look(self, kernel: KeptKernel) -> None:
+        until, now = kernel.until, time.time()
+        if until is not None and until <= now:
+            log.info("kernel %s in %s was kept long enough", kernel.kernel_id, kernel.session.name)
+            ending = asyncio.create_task(self.end(kernel))
+            self._endings.add(ending)
+            ending.add_done_callback(self._endings.discard)
+            return
+        # Not only once: a laptop that sleeps stops the loop's clock, and the kernel may work again.
+        delay = LOOK_SECONDS if until is None else min(until - now, LOOK_SECONDS)
+        self._clocks[kernel.kernel_id] = asyncio.get_running_loop().call_later(delay, self._look, kernel)

@@ -1,0 +1,330 @@
+"""Kernels that outlive their front end, where the spec says so, and come back to the same notebook."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+from jupyter_client.blocking import BlockingKernelClient
+
+from codespace_kernels.broker.client import BrokerClient
+from codespace_kernels.broker.kept import RESTART_SECONDS
+
+from .clients import execute, running_kernel, text_of, until_idle
+from .conftest import WAIT, cli, ended, kernels_inside, wait_until
+from .vscode import VSCodeKernel, find_specs
+
+pytestmark = pytest.mark.e2e
+
+FRONT_END = """
+import os, sys
+from jupyter_client.manager import KernelManager
+manager = KernelManager(kernel_name=sys.argv[1])
+manager.start_kernel()
+client = manager.client()
+client.start_channels()
+client.wait_for_ready(timeout=60)
+client.execute_interactive(sys.argv[2], timeout=60, allow_stdin=False, output_hook=lambda message: None)
+if len(sys.argv) > 3:
+    client.execute(sys.argv[3])
+    while client.get_iopub_msg(timeout=60)["content"].get("text") != "begun\\n":
+        pass
+print("ready", flush=True)
+sys.stdin.read()
+"""
+"""A front end that dies without a word: runs some code, begins some more, and waits to be killed."""
+
+
+def kernels() -> list[dict]:
+    return BrokerClient().call("GET", "kernels")["kernels"]
+
+
+def the_kept_one() -> dict:
+    """Wait until one kernel is kept and none held; give it."""
+    wait_until(lambda: [kernel["kept"] for kernel in kernels()] == [True], "the kernel to be kept")
+    return kernels()[0]
+
+
+@pytest.fixture
+def notebook(kernel_name, tmp_path, monkeypatch):
+    """Path of a notebook whose kernel is to be kept, named to all front ends that a test starts."""
+    monkeypatch.setenv("CODESPACE_KERNELS_ON_CLOSE", "keep")
+    yield tmp_path / "analysis.ipynb"
+    assert cli("kernels", "end", "--all").returncode == 0
+    wait_until(lambda: kernels() == [], "all kernels to end")
+
+
+def session_of(notebook) -> dict[str, str]:
+    return {**os.environ, "JPY_SESSION_NAME": str(notebook)}
+
+
+def front_end_dies(kernel_name, notebook, *code: str) -> dict:
+    """Start a front end, let it run code, kill it; give the kernel that is kept."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", FRONT_END, kernel_name, *code],
+        env=session_of(notebook),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "ready\n"
+    process.kill()
+    process.communicate(timeout=WAIT)
+    return the_kept_one()
+
+
+async def test_the_same_notebook_gets_its_kernel_back(account, kernel_name, notebook):
+    kept = await asyncio.to_thread(front_end_dies, kernel_name, notebook, "x = 41")
+    assert (kept["session"], kept["state"]) == (str(notebook), "idle")
+    # Counted from its last work, a day by default.
+    assert 23 * 3600 < kept["until"] - time.time() <= 24 * 3600
+    (inside,) = kernels_inside(account.codespace)
+    async with running_kernel(kernel_name, env=session_of(notebook)) as (_, client):
+        # Nothing was written meanwhile, so nothing is said.
+        assert text_of(await execute(client, "import os; print(os.getpid(), x + 1)")) == f"{inside} 42\n"
+        assert [kernel["kept"] for kernel in await asyncio.to_thread(kernels)] == [False]
+    # That front end shut it down.
+    await asyncio.to_thread(wait_until, lambda: kernels() == [], "the kernel to end")
+    assert ended(inside)
+
+
+async def test_another_notebook_gets_another_kernel(kernel_name, notebook):
+    await asyncio.to_thread(front_end_dies, kernel_name, notebook, "x = 41")
+    async with running_kernel(kernel_name, env=session_of(notebook.with_name("other.ipynb"))) as (_, client):
+        assert text_of(await execute(client, "print('x' in globals())")) == "False\n"
+
+
+async def test_output_that_was_made_meanwhile_is_shown_at_the_first_run(kernel_name, notebook, tmp_path):
+    go = tmp_path / "go"
+    code = textwrap.dedent(f"""
+        import os, sys, time
+        print("begun", flush=True)
+        while not os.path.exists({str(go)!r}):
+            time.sleep(0.02)
+        print("epoch 1", flush=True)
+        print("loss is high", file=sys.stderr, flush=True)
+        from IPython.display import display, HTML
+        display(HTML("<b>plot</b>"))
+        weights = 17
+    """)
+    kept = await asyncio.to_thread(front_end_dies, kernel_name, notebook, "pass", code)
+    assert (kept["state"], kept["until"]) == ("busy", None)
+    go.touch()
+    await asyncio.to_thread(wait_until, lambda: kernels()[0]["state"] == "idle", "the kernel to finish")
+    async with running_kernel(kernel_name, env=session_of(notebook)) as (_, client):
+        messages = await execute(client, "print(weights)")
+        outputs = [m for m in messages if m["msg_type"] in ("stream", "display_data")]
+        shown = [m["content"].get("text") or m["content"]["data"]["text/html"] for m in outputs]
+        note = "[codespace-kernels] What the kernel wrote while no notebook was connected:\n"
+        assert shown == [note, "epoch 1\n", "loss is high\n", "<b>plot</b>", "17\n"]
+        # Once.
+        assert text_of(await execute(client, "print(weights)")) == "17\n"
+
+
+async def test_a_kernel_that_still_works_is_had_at_once_and_its_output_is_seen(kernel_name, notebook, tmp_path):
+    go = tmp_path / "go"
+    code = textwrap.dedent(f"""
+        import os, time
+        print("begun", flush=True)
+        while not os.path.exists({str(go)!r}):
+            time.sleep(0.02)
+        print("epoch", flush=True)
+        name = input("who? ")
+    """)
+    await asyncio.to_thread(front_end_dies, kernel_name, notebook, "pass", code)
+    # The start succeeds: what front ends ask at the start is answered although the kernel's shell is taken for long.
+    async with running_kernel(kernel_name, env=session_of(notebook)) as (_, client):
+        msg_id = client.execute("print(name)", allow_stdin=True)
+        go.touch()
+        question = await client.get_stdin_msg(timeout=WAIT)
+        assert question["content"]["prompt"] == "who? "
+        client.input("Ada")
+        text = text_of(await until_idle(client, msg_id))
+    running = "[codespace-kernels] The kernel is still running an earlier cell; this one runs after it."
+    assert text.startswith(running)
+    assert re.search(r"epoch\n(.*\n)*Ada\n$", text)
+
+
+async def test_a_run_that_nobody_sees_can_be_interrupted(kernel_name, notebook):
+    await asyncio.to_thread(
+        front_end_dies, kernel_name, notebook, "pass", "import time; print('begun', flush=True); time.sleep(3600)"
+    )
+    async with running_kernel(kernel_name, env=session_of(notebook)) as (manager, client):
+        msg_id = client.execute("print('mine')")
+        await manager.interrupt_kernel()
+        messages = await until_idle(client, msg_id)
+        errors = [m["content"]["ename"] for m in messages if m["msg_type"] == "error"]
+        # It is the earlier run's, and this run's cell is where it is seen.
+        assert errors == ["KeyboardInterrupt"]
+
+
+async def test_a_restart_gives_a_fresh_kernel(kernel_name, notebook):
+    await asyncio.to_thread(front_end_dies, kernel_name, notebook, "x = 41")
+    async with running_kernel(kernel_name, env=session_of(notebook)) as (manager, client):
+        assert text_of(await execute(client, "print(x)")) == "41\n"
+        await manager.restart_kernel()
+        await client.wait_for_ready(timeout=WAIT)
+        assert text_of(await execute(client, "print('x' in globals())")) == "False\n"
+
+
+async def test_a_kept_kernel_that_died_says_so_to_its_notebook(account, kernel_name, notebook, tmp_path):
+    go, die = tmp_path / "go", tmp_path / "die"
+    code = textwrap.dedent(f"""
+        import os, time
+        print("begun", flush=True)
+        while not os.path.exists({str(go)!r}):
+            time.sleep(0.02)
+        print("last words", flush=True)
+        while not os.path.exists({str(die)!r}):
+            time.sleep(0.02)
+        os._exit(3)
+    """)
+    await asyncio.to_thread(front_end_dies, kernel_name, notebook, "x = 41", code)
+    go.touch()
+    await asyncio.to_thread(wait_until, lambda: kernels()[0]["unseen_outputs"], "its output")
+    die.touch()
+    await asyncio.to_thread(wait_until, lambda: kernels()[0]["state"] == "dead", "the kernel to die")
+    async with running_kernel(kernel_name, env=session_of(notebook)) as (_, client):
+        text = text_of(await execute(client, "print('x' in globals())"))
+    assert "What the kernel wrote while no notebook was connected" in text
+    assert "The kernel that was kept is no more, this is a new one." in text
+    assert "exit code 3" in text
+    assert text.index("last words\n") < text.index("False\n")
+
+
+async def test_a_kernel_is_ended_when_its_time_is_over(account, kernel_name, notebook, monkeypatch):
+    monkeypatch.setenv("CODESPACE_KERNELS_KEEP_HOURS", str(1 / 3600))
+    inside = len(kernels_inside(account.codespace))
+    process = await asyncio.to_thread(front_end_dies_quickly, kernel_name, notebook)
+    assert process.returncode is not None
+    await asyncio.to_thread(wait_until, lambda: kernels() == [], "the kernel to be ended")
+    await asyncio.to_thread(wait_until, lambda: len(kernels_inside(account.codespace)) == inside, "its process to end")
+
+
+def front_end_dies_quickly(kernel_name, notebook) -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", FRONT_END, kernel_name, "pass"],
+        env=session_of(notebook),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "ready\n"
+    process.kill()
+    process.communicate(timeout=WAIT)
+    return process
+
+
+# VS Code: no notebook's name in the environment, no goodbye, and a restart that looks like a new start.
+
+
+@pytest.fixture
+def launch(kernel_name, notebook):
+    """Starts launchers of the notebook, as VS Code does; clears them away."""
+    launched: list[VSCodeKernel] = []
+
+    def launch(kernel: VSCodeKernel | None = None) -> VSCodeKernel:
+        launched.append(kernel or VSCodeKernel(find_specs()[kernel_name], notebook))
+        return launched[-1].start()
+
+    yield launch
+    for kernel in launched:
+        kernel.end()
+
+
+def test_vscode_closed_and_opened_again(launch, notebook):
+    first = launch()
+    first.execute("x = 41")
+    first.close_window()
+    kept = the_kept_one()
+    assert kept["session"] == str(notebook)
+    wait_until(lambda: time.time() - kept["since"] > 2 * RESTART_SECONDS, "a person to open it again")
+    assert launch().execute("print(x + 1)").text == "42\n"
+
+
+def test_vscode_restart_gives_a_fresh_kernel(launch):
+    first = launch()
+    first.execute("x = 41")
+    again = launch(first.restart())
+    assert again.execute("print('x' in globals())").text == "False\n"
+    wait_until(lambda: [kernel["kept"] for kernel in kernels()] == [False], "the old kernel to end")
+
+
+# The command line.
+
+
+def test_attach_holds_a_kept_kernel_and_gives_it_back(kernel_name, notebook):
+    kept = front_end_dies(kernel_name, notebook, "x = 41")
+    with attached(kept["id"][:8]) as path:
+        assert kernels()[0]["kept"] is False
+        client = BlockingKernelClient(connection_file=str(path))
+        client.load_connection_file()
+        client.start_channels()
+        client.wait_for_ready(timeout=WAIT)
+        reply = client.execute_interactive("x += 1", timeout=WAIT, user_expressions={"x": "x"})
+        assert reply["content"]["user_expressions"]["x"]["data"]["text/plain"] == "42"
+        client.stop_channels()
+    assert not path.exists()
+    assert the_kept_one()["session"] == str(notebook)
+
+
+def test_attach_to_a_kernel_that_a_front_end_holds(kernel_name, notebook):
+    process = subprocess.Popen(
+        [sys.executable, "-c", FRONT_END, kernel_name, "x = 41"],
+        env=session_of(notebook),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "ready\n"
+    (kernel,) = kernels()
+    console = subprocess.run(
+        [sys.executable, "-m", "codespace_kernels.cli", "kernels", "attach", kernel["id"]],
+        input="print(x + 1)\nexit\n",
+        capture_output=True,
+        text=True,
+        timeout=WAIT,
+    )
+    assert "42" in console.stdout, console.stderr
+    assert kernels()[0]["state"] == "idle"
+    process.communicate("", timeout=WAIT)
+
+
+@contextlib.contextmanager
+def attached(kernel_id: str):
+    """Give the connection file that `kernels attach` makes, as long as that runs."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "codespace_kernels.cli", "kernels", "attach", "--connection-file", kernel_id],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        path = Path(process.stdout.readline().strip())
+        assert path.stat().st_mode & 0o077 == 0
+        yield path
+    finally:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(WAIT) == 0
+        process.stdout.close()
+
+
+def test_kernels_and_end(kernel_name, notebook):
+    kept = front_end_dies(kernel_name, notebook, "pass")
+    assert json.loads(cli("kernels", "--json").stdout)["kernels"] == [kept]
+    listed = cli("kernels").stdout
+    assert kept["id"][:8] in listed
+    assert "no, kept until" in listed
+    assert cli("kernels", "end", "no-such").returncode == 3
+    assert cli("kernels", "end").returncode == 2
+    assert cli("kernels", "end", kept["id"][:8]).returncode == 0
+    assert kernels() == []
