@@ -196,6 +196,27 @@ def test_what_wakes_the_workspace_stands_in_the_spec_only_where_it_was_chosen():
     assert "WAKE" not in str(KernelSpecManager().get_kernel_spec(name).env)
 
 
+def test_what_closing_does_stands_in_the_spec_only_where_it_was_chosen():
+    kept = Target(ACCOUNT, "hello", "python3", on_close="keep", keep_hours=1.5)
+    assert {
+        "CODESPACE_KERNELS_ON_CLOSE": "keep",
+        "CODESPACE_KERNELS_KEEP_HOURS": "1.5",
+    }.items() <= kept.to_env().items()
+    found = Target.from_env(kept.to_env())
+    assert (found.on_close, found.keep_hours) == ("keep", 1.5)
+    assert not [name for name in Target(ACCOUNT, "hello", "python3").to_env() if "CLOSE" in name or "KEEP" in name]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [("ON_CLOSE", "stay", "shutdown, keep"), ("KEEP_HOURS", "0", "above 0"), ("KEEP_HOURS", "long", "number of hours")],
+)
+def test_a_policy_that_cannot_be_used_is_named(name, value, said):
+    env = {**Target(ACCOUNT, "hello", "python3").to_env(), f"CODESPACE_KERNELS_{name}": value}
+    with pytest.raises(SettingsError, match=f"CODESPACE_KERNELS_{name}.*{said}"):
+        Target.from_env(env)
+
+
 def test_an_unknown_way_to_wake_names_the_known_ones():
     env = {"CODESPACE_KERNELS_WORKSPACE": "w", "CODESPACE_KERNELS_KERNEL": "k", "CODESPACE_KERNELS_WAKE": "always"}
     with pytest.raises(SettingsError, match=r"CODESPACE_KERNELS_WAKE.*'always'.*on-open, on-run, never"):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from codespace_kernels import __version__
 from codespace_kernels.broker.accounts import Accounts
-from codespace_kernels.broker.kept import KeptKernel, KeptKernels
+from codespace_kernels.broker.kept import KeptKernel, KeptKernels, is_same_notebook
 from codespace_kernels.broker.kernel_infos import KernelInfos
 from codespace_kernels.broker.kernels import BrokerKernel
 from codespace_kernels.broker.workspaces import ACTIVITY_INTERVAL, SessionState, WorkspaceSession
@@ -175,7 +175,7 @@ class Broker:
         target, notebook = kernel.request.target, kernel.notebook
         others = (other for other in self.kernels.values() if other.kernel_id != kernel.kernel_id)
         # Its notebook may have another kernel by now: then this one was restarted, or it is an older one.
-        if any(other.notebook == notebook and other.request.target == target for other in others):
+        if any(is_same_notebook(other.notebook, notebook) and other.request.target == target for other in others):
             await kernel.end()
             return
         if (older := self.kept.find(target, notebook)) is not None:

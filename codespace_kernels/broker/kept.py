@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
+import os
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,11 @@ RESTART_SECONDS = 2.0
 
 LOOK_SECONDS = 60.0
 """Between looks at a kernel that may be kept no longer."""
+
+
+def is_same_notebook(one: str, other: str) -> bool:
+    """Tell whether two paths, which two programs may spell differently, name one notebook; a missing one names none."""
+    return bool(one and other) and os.path.normcase(os.path.normpath(one)) == os.path.normcase(os.path.normpath(other))
 
 
 class KeptKernel:
@@ -69,7 +75,7 @@ class KeptKernel:
 
     def is_for(self, target: Target, notebook: str) -> bool:
         """Tell whether this notebook on this spec may have it back."""
-        return bool(notebook) and self.notebook == notebook and self.request.target == target
+        return self.request.target == target and is_same_notebook(self.notebook, notebook)
 
     def is_replaced_by(self, request: KernelRequest) -> bool:
         """Tell whether a request is what a restart looks like to programs that start launchers."""

@@ -22,6 +22,7 @@ from codespace_kernels.broker.kept import RESTART_SECONDS
 
 from .clients import execute, running_kernel, text_of, until_idle
 from .conftest import WAIT, cli, ended, kernels_inside, wait_until
+from .test_front_ends import Server, start_jupyter_server
 from .vscode import VSCodeKernel, find_specs
 
 pytestmark = pytest.mark.e2e
@@ -223,6 +224,43 @@ def front_end_dies_quickly(kernel_name, notebook) -> subprocess.Popen[str]:
     process.kill()
     process.communicate(timeout=WAIT)
     return process
+
+
+# The Jupyter server: to a kernel, the server's end looks like a kernel's end that a person asked for.
+
+
+@pytest.fixture
+def server(notebook):
+    """Starts Jupyter servers in the notebook's folder; ends them."""
+    started: list[Server] = []
+
+    def start() -> Server:
+        started.append(start_jupyter_server(notebook.parent))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.close()
+
+
+def open_notebook(server: Server, kernel_name: str, notebook: Path) -> dict:
+    body = {"name": notebook.name, "path": notebook.name, "type": "notebook", "kernel": {"name": kernel_name}}
+    status, session = server.request("POST", "api/sessions", body)
+    assert status == 201, session
+    return session
+
+
+def test_a_jupyter_server_that_ends_leaves_its_kernels_and_one_that_is_asked_ends_them(kernel_name, notebook, server):
+    first = server()
+    first.execute(open_notebook(first, kernel_name, notebook)["kernel"]["id"], "x = 41")
+    first.close()
+    assert the_kept_one()["session"] == str(notebook)
+    second = server()
+    session = open_notebook(second, kernel_name, notebook)
+    said = second.execute(session["kernel"]["id"], "print(x + 1)")
+    assert [m["content"]["text"] for m in said if m["kind"] == "stream"] == ["42\n"]
+    assert second.request("DELETE", f"api/sessions/{session['id']}")[0] == 204
+    wait_until(lambda: kernels() == [], "the kernel to end")
 
 
 # VS Code: no notebook's name in the environment, no goodbye, and a restart that looks like a new start.
