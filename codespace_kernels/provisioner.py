@@ -70,8 +70,8 @@ class CodespaceProvisioner(KernelProvisionerBase):
 
     @property
     def has_process(self) -> bool:
-        """Whether there is a kernel to manage."""
-        return self._handle is not None
+        """Whether there is a kernel to manage; one that outlives its server is not that server's to interrupt."""
+        return self._handle is not None and not (self._keeps and self._front_end_goes())
 
     async def pre_launch(self, **kwargs: Any) -> dict[str, Any]:
         """Prepare the launch; the command is shown in logs only, nothing local is run."""
@@ -116,6 +116,7 @@ class CodespaceProvisioner(KernelProvisionerBase):
             access=Access.of(target.account, env, self.transport or target.transport),
             key=session.key.decode() if session is not None else "",
             signature_scheme=session.signature_scheme if session is not None else "hmac-sha256",
+            manager=session.session if session is not None else "",
             ip=getattr(self.parent, "ip", "") or "127.0.0.1",
             env={name: env[name] for name in PASSED_ON if name in env},
             session=env.get("JPY_SESSION_NAME", ""),

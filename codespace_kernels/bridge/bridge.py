@@ -40,8 +40,8 @@ _ZERO_COPY_BYTES = 1024 * 1024
 class BridgeOwner(Protocol):
     """Who holds a bridge: the broker. Called on the bridge's event loop."""
 
-    def shutdown_requested(self, *, restart: bool) -> None:
-        """A client asked to end or restart the kernel, and was told that it will be done."""
+    def shutdown_requested(self, *, restart: bool, session: str) -> None:
+        """The client of a session asked to end or restart the kernel, and was told that it will be done."""
 
     def execution_state_changed(self, state: str) -> None:
         """The kernel is `starting`, `idle`, `busy` or `dead` now."""
@@ -327,9 +327,9 @@ class KernelBridge:
         if self._owner is not None:
             self._owner.run_waits()
 
-    def _shutdown_requested(self, restart: bool) -> None:
+    def _shutdown_requested(self, restart: bool, session: str) -> None:
         if self._owner is not None:
-            self._owner.shutdown_requested(restart=restart)
+            self._owner.shutdown_requested(restart=restart, session=session)
 
     def _notebook_named(self, path: str) -> None:
         if self._owner is not None:

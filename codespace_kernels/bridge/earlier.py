@@ -24,7 +24,7 @@ MAX_JOINED = 64 * 1024
 OUTPUTS = frozenset({"stream", "display_data", "update_display_data", "execute_result", "error"})
 
 OPENING = "What the kernel wrote while no notebook was connected:"
-STILL_RUNNING = "The kernel is still running an earlier cell; this one runs after it. What that one writes:"
+STILL_RUNNING = "An earlier cell still runs, and this one is next. What the earlier one writes:"
 
 
 class _Output:

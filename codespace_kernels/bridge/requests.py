@@ -93,7 +93,8 @@ class LifecycleRequests:
         messages: Makes the answers.
         send: Sends a message to local clients.
         interrupt: Interrupts the kernel, however the carrier does that.
-        shutdown_requested: Told the `restart` flag of a `shutdown_request`, after its reply was sent.
+        shutdown_requested: Told the `restart` flag of a `shutdown_request` and the session that sent it, once its
+            reply was sent.
     """
 
     def __init__(
@@ -101,7 +102,7 @@ class LifecycleRequests:
         messages: LocalMessages,
         send: Callable[[Channel, Message], None],
         interrupt: Callable[[], Awaitable[None]],
-        shutdown_requested: Callable[[bool], None],
+        shutdown_requested: Callable[[bool, str], None],
     ) -> None:
         self._messages = messages
         self._send = send
@@ -149,7 +150,7 @@ class LifecycleRequests:
         # Tells the kernel's other clients, as ipykernel does.
         self._send(Channel.IOPUB, self._messages.published("shutdown_reply", request.header, content))
         self._status("idle", request)
-        self._shutdown_requested(bool(content["restart"]))
+        self._shutdown_requested(bool(content["restart"]), str(request.header_dict().get("session", "")))
 
     def _status(self, state: str, request: Message) -> None:
         self._send(Channel.IOPUB, self._messages.status(state, request.header))

@@ -299,10 +299,12 @@ class BrokerKernel:
         self.notebook = self.notebook or path
         self._named.set()
 
-    def shutdown_requested(self, *, restart: bool) -> None:
+    def shutdown_requested(self, *, restart: bool, session: str) -> None:
         """Hear that a client asked the kernel to end (see `bridge.BridgeOwner`)."""
         if restart and self.request.owner == "provisioner":
             return  # its manager restarts it through the broker next
+        if self.request.target.on_close == KEEP and session and session == self.request.manager:
+            return  # its provisioner knows whether the kernel is to end, or its manager only
         self._spawn(self.shutdown())
 
     def execution_state_changed(self, state: str) -> None:

@@ -99,6 +99,7 @@ class KernelRequest:
         env: Variables for the kernel's process.
         session: What the front end calls it (a notebook's path), for the status.
         place: Where the notebook stands in a clone of a repository; the kernel starts there, too.
+        manager: Id of the session in which the front end's kernel manager speaks; empty for a launcher.
         parent: Process id of the program that started the launcher; 0 for a provisioner.
         started: Unix time at which the launcher was started; 0 for a provisioner.
         take: Id of a kept kernel that is wanted, and no other; empty where the notebook decides.
@@ -114,6 +115,7 @@ class KernelRequest:
     env: dict[str, str] = dataclasses.field(default_factory=dict)
     session: str = ""
     place: ClonePlace = dataclasses.field(default_factory=ClonePlace)
+    manager: str = ""
     parent: int = 0
     started: float = 0.0
     take: str = ""

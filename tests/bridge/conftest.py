@@ -26,7 +26,7 @@ class Owner:
         self.kernel_infos: list[dict] = []
         self.notebooks: list[str] = []
 
-    def shutdown_requested(self, *, restart: bool) -> None:
+    def shutdown_requested(self, *, restart: bool, session: str) -> None:
         self.shutdowns.append(restart)
 
     def execution_state_changed(self, state: str) -> None:

@@ -146,7 +146,7 @@ async def test_live_output_goes_to_the_waiting_cell(bridge, left):
         kernel.emit(Channel.IOPUB, stream("two\n"))
         msg_id = client.execute("mine")
         note, earlier = await shown(client, msg_id, 2)
-        assert "still running an earlier cell" in note
+        assert "An earlier cell still runs" in note
         assert earlier == "one\ntwo\n"
         kernel.emit(Channel.IOPUB, stream("three\n"))
         assert await shown(client, msg_id, 1) == ["three\n"]

@@ -151,7 +151,7 @@ async def test_a_kernel_that_still_works_is_had_at_once_and_its_output_is_seen(k
         assert question["content"]["prompt"] == "who? "
         client.input("Ada")
         text = text_of(await until_idle(client, msg_id))
-    running = "[codespace-kernels] The kernel is still running an earlier cell; this one runs after it."
+    running = "[codespace-kernels] An earlier cell still runs, and this one is next."
     assert text.startswith(running)
     assert re.search(r"epoch\n(.*\n)*Ada\n$", text)
 
@@ -250,11 +250,21 @@ def open_notebook(server: Server, kernel_name: str, notebook: Path) -> dict:
     return session
 
 
+def leave() -> None:
+    """Close the page in the middle of a run."""
+    raise InterruptedError
+
+
 def test_a_jupyter_server_that_ends_leaves_its_kernels_and_one_that_is_asked_ends_them(kernel_name, notebook, server):
     first = server()
-    first.execute(open_notebook(first, kernel_name, notebook)["kernel"]["id"], "x = 41")
+    kernel_id = open_notebook(first, kernel_name, notebook)["kernel"]["id"]
+    # A run that nothing disturbs, although a manager that ends a kernel interrupts it first.
+    first.execute(kernel_id, "import time; x = 41")
+    with pytest.raises(InterruptedError):
+        first.execute(kernel_id, "try:\n    time.sleep(1)\nexcept KeyboardInterrupt:\n    x = 0", on_busy=leave)
     first.close()
     assert the_kept_one()["session"] == str(notebook)
+    wait_until(lambda: kernels()[0]["state"] == "idle", "its run to end")
     second = server()
     session = open_notebook(second, kernel_name, notebook)
     said = second.execute(session["kernel"]["id"], "print(x + 1)")

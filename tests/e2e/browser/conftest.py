@@ -44,11 +44,16 @@ class FrontEnd:
 
     def __init__(self, module: str, folder: Path) -> None:
         self.module = module
+        self._folder = folder
         self.root = folder / "root"
         self.root.mkdir()
         settings = folder / "config" / "labconfig" / "default_setting_overrides.json"
         settings.parent.mkdir(parents=True)
         settings.write_text(json.dumps(SETTINGS), encoding="utf-8")
+        self._start()
+
+    def _start(self) -> None:
+        module, folder = self.module, self._folder
         # The page then has `jupyterapp`: what the front end knows of its kernel.
         expose = {"jupyterlab": "LabApp", "notebook": "JupyterNotebookApp"}[module]
         command = [sys.executable, "-m", module, "--no-browser", "--allow-root", "--ServerApp.port=0",
@@ -70,6 +75,11 @@ class FrontEnd:
             metadata={"kernelspec": {"name": kernel, "display_name": kernel, "language": "python"}},
         )
         nbformat.write(notebook, self.root / name)
+
+    def restart(self) -> None:
+        """End the server and start it again in the same folder."""
+        self.close()
+        self._start()
 
     def close(self) -> None:
         """End the server, and with it its kernels."""
