@@ -45,7 +45,9 @@ class Extension:
         self._restore_environment()
         self._socket_path = os.path.join(self._options["runtime"], "link-%d.sock" % os.getpid())
         self._state_path = self._options["state"]
-        kernels = self._kernels = Kernels(serverapp.kernel_manager, serverapp.kernel_spec_manager, serverapp.root_dir)
+        kernels = self._kernels = Kernels(
+            serverapp.kernel_manager, serverapp.kernel_spec_manager, serverapp.root_dir, self._options["runtime"]
+        )
         self._commands = ServerCommands(kernels, self._write, self._server_info, self._stop)
         self._child: Optional[ChildProcess] = None
 
@@ -99,6 +101,7 @@ class Extension:
             await asyncio.sleep(INTERVAL)
             try:
                 await self._commands.watch.look()
+                self._kernels.tidy()
                 await self._end_when_unused()
             except Exception:
                 log.exception("looking after the kernels failed")

@@ -7,8 +7,9 @@ import concurrent.futures
 import datetime
 import inspect
 import os
-import signal
 from typing import Any, Dict, List, Optional, Set
+
+from .last_words import LastWordsOfKernels, describe_end
 
 START_LIMIT = 60.0
 """Seconds that a restarted kernel may take until it answers."""
@@ -59,12 +60,14 @@ class Kernels:
         manager: The server's `MappingKernelManager`.
         specs: The server's kernelspec manager.
         folder: Where kernels start unless told otherwise.
+        runtime: Folder for files of our own.
     """
 
-    def __init__(self, manager: Any, specs: Any, folder: str) -> None:
+    def __init__(self, manager: Any, specs: Any, folder: str, runtime: str) -> None:
         self._manager = manager
         self._specs = specs
         self._folder = folder
+        self._words = LastWordsOfKernels(runtime)
         self._starting: Dict[str, "asyncio.Future[None]"] = {}
         self._starts: Dict[str, _Start] = {}
         self._ours: Set[str] = set()
@@ -114,7 +117,7 @@ class Kernels:
         try:
             # `env` replaces the whole environment of the process, so ours goes into it.
             options = {"kernel_name": name, "kernel_id": kernel_id, "cwd": cwd, "env": {**os.environ, **env}}
-            await resolve(self._manager.start_kernel(**options))
+            await resolve(self._manager.start_kernel(**options, **self._stderr(kernel_id, name)))
             # Done already, unless the user configured pending kernels.
             await _done(self._manager.get_kernel(kernel_id).ready)
         except Exception as error:
@@ -124,10 +127,22 @@ class Kernels:
         self._starts = {known: self._starts[known] for known in self._starts if known in self._manager}
         self._starts[kernel_id] = _Start()
 
+    def _stderr(self, kernel_id: str, name: str) -> Dict[str, Any]:
+        if "kernel_provisioner" in self._specs.get_kernel_spec(name).metadata:
+            return {}  # it may run the kernel elsewhere, and know nothing of a descriptor
+        words = self._words.begin(kernel_id)
+        return {} if words is None else {"stderr": words}
+
     def answered(self, kernel_id: str) -> None:
         """Note that a kernel is given requests from now on: its death is a death."""
         if kernel_id in self._starts:
             self._starts[kernel_id].answered = True
+        if kernel_id in self._manager:
+            self._words.came_up(kernel_id, self.process_of(kernel_id))
+
+    def tidy(self) -> None:
+        """Keep short what kernels wrote to stderr, and let go of it where they are gone. To be called now and then."""
+        self._words.tidy({*self.ids(), *self._starting})
 
     def may_start_again(self, kernel_id: str) -> bool:
         """Tell whether a kernel that died has not been given anything yet, and was not tried too often."""
@@ -142,6 +157,7 @@ class Kernels:
         """
         self._starts[kernel_id].tries += 1
         kernel = self.get(kernel_id)
+        self._words.forget(kernel_id)
         try:
             # No argument asks for this: `newports` leaves those that the provisioner keeps for itself.
             kernel.cleanup_connection_file()
@@ -206,6 +222,7 @@ class Kernels:
         """
         self.get(kernel_id)
         now = not await self.is_alive(kernel_id)
+        self._words.forget(kernel_id)
         try:
             # The call only begins it: what it gives is a future of the new process's first answer.
             answered = await resolve(self._manager.restart_kernel(kernel_id, now=now))
@@ -244,19 +261,8 @@ class Kernels:
         return getattr(self._manager.get_kernel(kernel_id).provisioner, "pid", None)
 
     async def describe_end(self, kernel_id: str) -> str:
-        """Say in a sentence how a dead kernel's process ended."""
-        code = await self._exit_code(kernel_id)
-        if code is None:
-            return "The kernel's process has ended."
-        if code >= 0:
-            return "The kernel's process ended by itself, with exit code %d." % code
-        if -code == signal.SIGKILL:
-            return "The kernel's process was killed (SIGKILL); the usual cause is that the workspace ran out of memory."
-        try:
-            name = signal.Signals(-code).name
-        except ValueError:
-            name = "signal %d" % -code
-        return "The kernel's process was ended by %s." % name
+        """Say how a dead kernel's process ended, and what it wrote to stderr last."""
+        return describe_end(await self._exit_code(kernel_id), self._words.tell(kernel_id))
 
     async def _exit_code(self, kernel_id: str) -> Optional[int]:
         process = getattr(self._manager.get_kernel(kernel_id).provisioner, "process", None)

@@ -76,7 +76,9 @@ class KernelWatch:
             if kernel_id not in self._dead and not await self._revived(kernel_id):
                 self._dead.add(kernel_id)
                 self._kernels.set_state(kernel_id, "dead")
-                self._say("died", kernel_id, await self._kernels.describe_end(kernel_id))
+                reason = await self._kernels.describe_end(kernel_id)
+                log.warning("kernel %s: %s", kernel_id, reason)
+                self._say("died", kernel_id, reason)
         elif self._kernels.process_of(kernel_id) != self._processes.get(kernel_id):
             self.end_change(kernel_id)
             self._kernels.take_over_activity(kernel_id)
