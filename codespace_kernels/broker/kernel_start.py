@@ -23,6 +23,7 @@ STAND_IN_AFTER = 10.0
 
 _NEXT = {
     "start": "then connecting and starting the kernel",
+    "reconnect": "then starting the kernel",
     "tunnel": "then starting the kernel",
     "ssh": "then starting the kernel",
     "server": "then starting the kernel",
@@ -30,6 +31,9 @@ _NEXT = {
     "kernel": "then running this cell",
 }
 """What comes after a stage, for the cell that waits."""
+
+_LONG = frozenset({"start", "reconnect"})
+"""Stages that may take any time: the workspace does not run, or is out of reach."""
 
 
 def line_of(event: ProgressEvent) -> str:
@@ -73,7 +77,7 @@ class KernelStart:
         self._last_step: ProgressEvent | None = None
 
     async def launch(self, *, start_workspace: bool) -> None:
-        """Start the remote kernel; return when it runs, or is left to the stand-in because its workspace does not run.
+        """Start the remote kernel; return when it runs, or is left to the stand-in, as nobody knows how long it takes.
 
         Args:
             start_workspace: Whether a stopped workspace is started without waiting for a run.
@@ -106,7 +110,7 @@ class KernelStart:
 
     def progressed(self, event: ProgressEvent) -> bool:
         """Hear of a step; tells whether it is another one than before."""
-        if event.stage == "start":
+        if event.stage in _LONG:
             self._not_running.set()
         if event == self._last_step:
             return False

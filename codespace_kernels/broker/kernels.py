@@ -69,6 +69,7 @@ class BrokerKernel:
         self._remote: RemoteKernel | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._changing = asyncio.Lock()
+        self._out_of_reach = asyncio.Event()
         self._infos = infos
         self._kept = kept
         self._named = asyncio.Event()
@@ -135,7 +136,8 @@ class BrokerKernel:
         self._progress(ProgressEvent("kernel", f"Starting kernel {name} in {self.session.name}"))
         folder = self.request.place.folder_in(self.session.repository)
         start = asyncio.create_task(
-            host.start_kernel(name, kernel_id=self.kernel_id, env=self.request.env, folder=folder)
+            # Each start is another kernel there: the one before may still have to be ended.
+            host.start_kernel(name, kernel_id=str(uuid.uuid4()), env=self.request.env, folder=folder)
         )
         try:
             self._remote = await asyncio.shield(start)
@@ -193,27 +195,43 @@ class BrokerKernel:
         await self._bridge.interrupt()
 
     async def restart(self) -> None:
-        """Replace the kernel's process; a dead kernel is started anew behind the same local sockets.
+        """Replace the kernel's process; one that is dead or out of reach is started anew behind the same local sockets.
 
         A stopped workspace is not started: kernel managers restart dead kernels unasked, and that must not cost money.
-        The next run starts it.
+        The next run starts it. Nor is a lost connection waited for: the next run does that, and can be interrupted.
         """
         async with self._changing:
-            if self.state == "dead" or self._remote is None:
-                await self._start_anew()
-            else:
-                await self._remote.restart()
+            remote = None if self.state == "dead" else self._remote
+            if remote is not None and await self._restart_remote(remote):
                 self._become("idle")
+            else:
+                await self._start_anew()
         self._emit({"event": "ready", "connection_info": self.connection_info()})
+
+    async def _restart_remote(self, remote: RemoteKernel) -> bool:
+        """Restart the remote kernel; false where it is out of reach, and nobody knows what came of it."""
+        if self._out_of_reach.is_set():
+            return False
+        tasks = [asyncio.ensure_future(wait) for wait in (remote.restart(), self._out_of_reach.wait())]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if tasks[0].done():
+                await tasks[0]
+            return tasks[0].done()
+        finally:
+            for task in tasks:
+                task.cancel()
 
     async def _start_anew(self) -> None:
         if self._bridge is None or self._start is None:
             raise KernelError("The kernel has ended. Start it again.")
         remote, self._remote = self._remote, None
         self._bridge.detach()
+        self._out_of_reach.clear()
         await self._start.close()
         if remote is not None:
-            await remote.close()
+            # It is dead, and only has to be forgotten there, or it hears of this when the way to it is mended.
+            self.session.run_in_background(self._end_there(remote))
         self._become("waiting")
         await self._start.launch(start_workspace=False)
 
@@ -267,6 +285,9 @@ class BrokerKernel:
             return
         if self._bridge is not None:
             self._bridge.detach()
+        await self._end_there(remote)
+
+    async def _end_there(self, remote: RemoteKernel) -> None:
         try:
             await remote.shutdown()
         except CodespaceKernelsError as error:
@@ -318,8 +339,11 @@ class BrokerKernel:
             self._died(reason or f"The kernel in {self.session.name} died.")
         elif state is KernelState.RECONNECTING:
             self._become("reconnecting")
+            self._out_of_reach.set()
+            return
         elif state is KernelState.ALIVE and self.state in {"reconnecting", "restarting"}:
             self._become("idle")
+        self._out_of_reach.clear()
 
     def output_may_be_missing(self, reason: str) -> None:
         """Hear that output may have been lost (see `bridge.BridgeOwner`)."""

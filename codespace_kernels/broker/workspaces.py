@@ -140,7 +140,9 @@ class WorkspaceSession:
 
     async def _connect(self, provider: Provider, *, start: bool, timeout: float) -> KernelHost:
         if self.host is not None:
-            return await self._reconnected()
+            mended = await self._reconnected()
+            if mended is not None:
+                return mended
         self._become(SessionState.CONNECTING)
         try:
             running = await provider.ensure_running(self.name, self._report, start=start, timeout=timeout)
@@ -157,16 +159,15 @@ class WorkspaceSession:
         self.run_in_background(self._look_after(self.host, provider))
         return self.host
 
-    async def _reconnected(self) -> KernelHost:
-        """Wait for the mending that is under way."""
+    async def _reconnected(self) -> KernelHost | None:
+        """Wait for the mending that is under way; None where it was given up, for a workspace that was stopped say."""
+        self._report(ProgressEvent("reconnect", f"Waiting for the connection to {self.name} to come back"))
         try:
             await asyncio.wait_for(self._settled.wait(), RECONNECT_WAIT)
         except TimeoutError:
             raise WaitTimeoutError.after(
                 f"the connection to {self.name} to come back", RECONNECT_WAIT, "Look at `codespace-kernels status`."
             ) from None
-        if self.host is None:
-            raise WorkspaceConnectionError(f"The connection to {self.name} was lost. Try again.")
         return self.host
 
     async def _look_after(self, host: KernelHost, provider: Provider) -> None:

@@ -7,6 +7,7 @@ import logging
 import os
 import platform
 import sys
+import weakref
 from importlib.metadata import version
 from typing import Any, Awaitable, Callable, Dict, List, Optional, Set, Tuple
 
@@ -46,6 +47,7 @@ class ServerCommands:
         self._stop = stop
         self._open: Dict[str, Set[Tuple[str, int]]] = {}
         self._tasks: Set["asyncio.Task[None]"] = set()
+        self._locks: "weakref.WeakValueDictionary[str, asyncio.Lock]" = weakref.WeakValueDictionary()
         self._commands: Dict[str, Callable[[Dict[str, Any]], Awaitable[Answer]]] = {
             "start": self._start,
             "attach": self._attach,
@@ -151,7 +153,18 @@ class ServerCommands:
 
     # -- commands -----------------------------------------------------------------------------------------------------
 
+    def _one_change_of(self, kernel_id: str) -> asyncio.Lock:
+        """Give what holds back a change of a kernel until the one that was asked for before is done.
+
+        Commands that waited for a connection come at once, and a kernel that is ended while it restarts would live on.
+        """
+        return self._locks.setdefault(kernel_id, asyncio.Lock())
+
     async def _start(self, request: Dict[str, Any]) -> Answer:
+        async with self._one_change_of(request["kernel_id"]):
+            return await self._start_now(request)
+
+    async def _start_now(self, request: Dict[str, Any]) -> Answer:
         kernel_id = request["kernel_id"]
         folder = request.get("cwd") or self._kernels.folder_or_root(request.get("folder", ""))
         await self._kernels.start(kernel_id, request["name"], folder, request.get("env", {}))
@@ -188,7 +201,10 @@ class ServerCommands:
         return {}, []
 
     async def _restart(self, request: Dict[str, Any]) -> Answer:
-        kernel_id = request["kernel_id"]
+        async with self._one_change_of(request["kernel_id"]):
+            return await self._restart_now(request["kernel_id"])
+
+    async def _restart_now(self, kernel_id: str) -> Answer:
         self._kernels.get(kernel_id)
         self.watch.begin_change(kernel_id)
         self._tell({"event": "restarting", "kernel_id": kernel_id, "reason": ""})
@@ -202,7 +218,10 @@ class ServerCommands:
         return self._describe(kernel_id), []
 
     async def _shutdown(self, request: Dict[str, Any]) -> Answer:
-        kernel_id = request["kernel_id"]
+        async with self._one_change_of(request["kernel_id"]):
+            return await self._shutdown_now(request["kernel_id"])
+
+    async def _shutdown_now(self, kernel_id: str) -> Answer:
         self.watch.begin_change(kernel_id)
         try:
             await self._kernels.shutdown(kernel_id)

@@ -20,7 +20,7 @@ from codespace_kernels.link.kernel import LinkKernel
 from codespace_kernels.messages import Channel
 from codespace_kernels.remote_kernel import KernelState
 
-from .conftest import wait_until_gone
+from .conftest import processes_of, wait_until_gone
 from .recorder import Recorder, execute, make
 
 
@@ -128,6 +128,20 @@ async def test_shutdown_ends_the_process_and_may_be_repeated(client: LinkClient)
     await recorder.kernel.shutdown()
     assert recorder.kernel.kernel_id not in [model["id"] for model in await client.kernels()]
     assert recorder.states[-1] == (KernelState.DEAD, "The kernel was shut down.")
+
+
+async def test_a_kernel_that_is_ended_while_it_restarts_is_gone(client: LinkClient, home: Path) -> None:
+    """As after a lost connection: both commands come at once."""
+    before = {process.pid for process in processes_of(home)}
+    recorder = Recorder(await client.start_kernel("python3"))
+    await recorder.run("pass")
+    restart = asyncio.ensure_future(recorder.kernel.restart())
+    await asyncio.sleep(0)
+    await client.command("shutdown", kernel_id=recorder.kernel.kernel_id)
+    await asyncio.wait({restart})
+    async with asyncio.timeout(30):
+        while {process.pid for process in processes_of(home)} - before:
+            await asyncio.sleep(0.1)
 
 
 async def test_comm_with_binary_buffers_both_ways(recorder: Recorder) -> None:
