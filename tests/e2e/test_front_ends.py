@@ -221,10 +221,10 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
-def start_jupyter_server(root: Path) -> Server:
-    """Start JupyterLab's back end, with notebooks in this folder."""
+def start_jupyter_server(root: Path, *more: str) -> Server:
+    """Start JupyterLab's back end, with notebooks in this folder and these options."""
     port = free_port()
-    options = ("--no-browser", "--allow-root", f"--ServerApp.port={port}", f"--ServerApp.root_dir={root}")
+    options = ("--no-browser", "--allow-root", f"--ServerApp.port={port}", f"--ServerApp.root_dir={root}", *more)
     started = Server(f"http://127.0.0.1:{port}/", "jupyter_server", *options, JUPYTER_TOKEN="t" * 16)
     started.wait()
     return started

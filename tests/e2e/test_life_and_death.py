@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
+import dataclasses
+import functools
+import json
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
 
 import pytest
+from jupyter_client.ioloop import AsyncIOLoopKernelManager
+from traitlets.config import Config
+from websockets.sync.client import connect
 
+from codespace_kernels import kernelspecs
 from codespace_kernels.broker.client import BrokerClient
 from codespace_kernels.emulator.control import ControlClient
 from codespace_kernels.emulator.state import find_record
 
 from .clients import execute, running_kernel, soon, text_of
 from .conftest import kernels_inside
+from .test_front_ends import start_jupyter_server
 
 pytestmark = pytest.mark.e2e
 
@@ -81,3 +95,138 @@ async def test_a_restart_that_the_connection_breaks_under(codespace, control, ke
         control.clear_faults(None, None)
         assert text_of(await execute(client, "print('x' in globals())")) == "False\n"
         await soon(lambda: len(kernels_inside(codespace)) == 1, "the old kernel to end")
+
+
+# What a server shows.
+
+
+@pytest.fixture(scope="module")
+def server(kernel_name, tmp_path_factory):
+    """JupyterLab's back end, which looks often whether kernels live, and restarts one that does not once."""
+    often = ("--KernelRestarter.time_to_dead=0.3", "--KernelRestarter.restart_limit=1")
+    started = start_jupyter_server(tmp_path_factory.mktemp("root"), *often)
+    yield started
+    started.close()
+
+
+DEATHS = {
+    "exit()": "",
+    "import os; os._exit(3)": "exit code 3",
+    "import os, time; print('pid', os.getpid(), flush=True); time.sleep(60)": "killed (SIGKILL)",
+}
+
+
+@pytest.mark.parametrize("code", DEATHS)
+def test_a_kernel_that_dies_fares_as_a_local_one(server, kernel_name, code):
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        local, remote = pool.map(lambda name: fate(server, name, code), ["python3", kernel_name])
+    assert remote.states == local.states
+    assert "restarting" in remote.states
+    assert remote.after == local.after == (["False\n"], "idle")
+    assert DEATHS[code] in remote.told
+
+
+async def test_a_kernel_that_cannot_run_is_given_up_as_a_local_one(broken, caplog):
+    local, remote = [await asyncio.create_task(end_of(name)) for name in broken]
+    assert remote == local == ["restart", "dead"]
+    assert "exit code 1. Its last words on stderr:\n" in caplog.text
+    assert "No module named no_such_module" in caplog.text
+
+
+@pytest.fixture
+async def broken(kernel_name):
+    """Kernelspecs whose process ends at once, one here and one in the codespace, by name."""
+    content = {"argv": [sys.executable, "-m", "no_such_module", "{connection_file}"], "display_name": "Broken"}
+    local = kernelspecs.kernels_dir() / "broken"
+    local.mkdir()
+    (local / "kernel.json").write_text(json.dumps(content))
+    async with running_kernel(kernel_name) as (_, client):
+        home = text_of(await execute(client, "import jupyter_core.paths as p; print(p.jupyter_data_dir())"))
+    there = Path(home.strip()) / "kernels" / "broken"
+    there.mkdir(parents=True)
+    (there / "kernel.json").write_text(json.dumps(content))
+    spec = json.loads((kernelspecs.kernels_dir() / kernel_name / "kernel.json").read_text())
+    spec["env"]["CODESPACE_KERNELS_KERNEL"] = "broken"
+    remote = local.with_name("cs-broken")
+    remote.mkdir()
+    (remote / "kernel.json").write_text(json.dumps(spec))
+    yield local.name, remote.name
+    for folder in (local, remote, there):
+        shutil.rmtree(folder)
+
+
+async def end_of(name: str) -> list[str]:
+    """What a restarter tells of a kernel."""
+    config = Config()
+    config.KernelRestarter.time_to_dead = 0.3
+    config.KernelRestarter.restart_limit = 1
+    manager = AsyncIOLoopKernelManager(kernel_name=name, config=config)
+    told: list[str] = []
+    await manager.start_kernel()
+    for event in ("restart", "dead"):
+        manager.add_restart_callback(functools.partial(told.append, event), event)
+    await soon(lambda: "dead" in told, "the restarter to give up")
+    await manager.shutdown_kernel()
+    return told
+
+
+@dataclasses.dataclass
+class Fate:
+    """What a page sees of a kernel that dies.
+
+    Attributes:
+        states: What the server said of it, other than busy and idle.
+        told: What the cell that ran was told on stderr.
+        after: What a cell prints that is run then, and the state in the server's list.
+    """
+
+    states: list[str]
+    told: str
+    after: tuple[list[str], str]
+
+
+class Channels:
+    """A kernel's websocket, as a page has it."""
+
+    def __init__(self, server, kernel_id: str) -> None:
+        url = server.url.replace("http", "ws", 1) + f"api/kernels/{kernel_id}/channels?session_id=s2"
+        self.socket = connect(url, additional_headers={"Authorization": f"token {server.token}"}, max_size=None)
+
+    def execute(self, code: str) -> None:
+        """Run code."""
+        header = {"msg_id": "m2", "msg_type": "execute_request", "username": "", "session": "s2", "version": "5.3"}
+        content = {"code": code, "silent": False, "store_history": True, "user_expressions": {}, "allow_stdin": False}
+        message = {"header": {**header, "date": ""}, "parent_header": {}, "metadata": {}, "content": content}
+        self.socket.send(json.dumps({**message, "channel": "shell"}))
+
+    def receive(self) -> dict:
+        """The next message."""
+        return json.loads(self.socket.recv(timeout=60))
+
+
+def fate(server, name: str, code: str) -> Fate:
+    status, kernel = server.request("POST", "api/kernels", {"name": name})
+    assert status == 201, kernel
+    server.execute(kernel["id"], "x = 1")
+    channels = Channels(server, kernel["id"])
+    with channels.socket:
+        channels.execute(code)
+        messages = list(until_restarting(channels))
+    after = server.execute(kernel["id"], "print('x' in globals())")
+    shown = [m["content"]["text"] for m in after if m["msg_type"] == "stream"]
+    states = [m["content"]["execution_state"] for m in messages if m["msg_type"] == "status"]
+    _, model = server.request("GET", f"api/kernels/{kernel['id']}")
+    assert server.request("DELETE", f"api/kernels/{kernel['id']}")[0] == 204
+    told = "".join(m["content"]["text"] for m in messages if m["content"].get("name") == "stderr")
+    return Fate([s for s in states if s not in {"busy", "idle"}], told, (shown, model["execution_state"]))
+
+
+def until_restarting(channels):
+    """The messages up to the one that says so; a kernel that says its number is killed."""
+    while True:
+        message = channels.receive()
+        yield message
+        if message["content"].get("execution_state") == "restarting":
+            return
+        if message["content"].get("text", "").startswith("pid "):
+            os.kill(int(message["content"]["text"].split()[1]), signal.SIGKILL)
