@@ -11,6 +11,7 @@ import asyncio
 import dataclasses
 import os
 import signal
+from pathlib import Path
 from typing import Any, cast
 
 from jupyter_client.connect import KernelConnectionInfo
@@ -121,6 +122,7 @@ class CodespaceProvisioner(KernelProvisionerBase):
             env={name: env[name] for name in PASSED_ON if name in env},
             session=env.get("JPY_SESSION_NAME", ""),
             place=await asyncio.to_thread(place_of, notebook_folder(env, cwd)),
+            connection_file=_absolute(getattr(self.parent, "connection_file", "")),
         )
         self._handle = KernelHandle(request, self._report)
         try:
@@ -193,3 +195,7 @@ class CodespaceProvisioner(KernelProvisionerBase):
         handle, self._handle = self._handle, None
         if handle is not None:
             handle.close()
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).absolute()) if path else ""

@@ -11,6 +11,7 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 from codespace_kernels.bridge import KernelBridge, Ports, guessed_kernel_info
+from codespace_kernels.broker.connection_files import remove_left_over
 from codespace_kernels.broker.kept import KeptKernel
 from codespace_kernels.broker.kernel_start import KernelStart
 from codespace_kernels.broker.protocol import SHUT_DOWN
@@ -273,6 +274,7 @@ class BrokerKernel:
         bridge, self._bridge = self._bridge, None
         if bridge is not None:
             await bridge.close()
+        await asyncio.to_thread(remove_left_over, self.request.connection_file, self.request.key)
         self._become("ended")
 
     async def _end_start(self) -> None:

@@ -103,6 +103,7 @@ class KernelRequest:
         parent: Process id of the program that started the launcher; 0 for a provisioner.
         started: Unix time at which the launcher was started; 0 for a provisioner.
         take: Id of a kept kernel that is wanted, and no other; empty where the notebook decides.
+        connection_file: That the front end writes, to be removed with the kernel; empty where it is not known yet.
     """
 
     target: Target
@@ -119,6 +120,7 @@ class KernelRequest:
     parent: int = 0
     started: float = 0.0
     take: str = ""
+    connection_file: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Give the JSON form, for the broker's private socket only."""

@@ -11,10 +11,15 @@ import os
 import shutil
 import signal
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 from jupyter_client.ioloop import AsyncIOLoopKernelManager
+from jupyter_client.manager import AsyncKernelManager
+from jupyter_client.multikernelmanager import AsyncMultiKernelManager
+from jupyter_core.paths import jupyter_runtime_dir
 from traitlets.config import Config
 from websockets.sync.client import connect
 
@@ -23,8 +28,8 @@ from codespace_kernels.broker.client import BrokerClient
 from codespace_kernels.emulator.control import ControlClient
 from codespace_kernels.emulator.state import find_record
 
-from .clients import execute, running_kernel, soon, text_of
-from .conftest import kernels_inside
+from .clients import connected, execute, running_kernel, soon, text_of
+from .conftest import kernels_inside, wait_until
 from .test_front_ends import start_jupyter_server
 
 pytestmark = pytest.mark.e2e
@@ -122,7 +127,7 @@ def test_a_kernel_that_dies_fares_as_a_local_one(server, kernel_name, code):
         local, remote = pool.map(lambda name: fate(server, name, code), ["python3", kernel_name])
     assert remote.states == local.states
     assert "restarting" in remote.states
-    assert remote.after == local.after == (["False\n"], "idle")
+    assert remote.after == local.after == ("False\n", "idle")
     assert DEATHS[code] in remote.told
 
 
@@ -182,7 +187,7 @@ class Fate:
 
     states: list[str]
     told: str
-    after: tuple[list[str], str]
+    after: tuple[str, str]
 
 
 class Channels:
@@ -207,18 +212,19 @@ class Channels:
 def fate(server, name: str, code: str) -> Fate:
     status, kernel = server.request("POST", "api/kernels", {"name": name})
     assert status == 201, kernel
-    server.execute(kernel["id"], "x = 1")
-    channels = Channels(server, kernel["id"])
-    with channels.socket:
-        channels.execute(code)
-        messages = list(until_restarting(channels))
-    after = server.execute(kernel["id"], "print('x' in globals())")
-    shown = [m["content"]["text"] for m in after if m["msg_type"] == "stream"]
+    try:
+        server.execute(kernel["id"], "x = 1")
+        channels = Channels(server, kernel["id"])
+        with channels.socket:
+            channels.execute(code)
+            messages = list(until_restarting(channels))
+        after = text_of(server.execute(kernel["id"], "print('x' in globals())"))
+        _, model = server.request("GET", f"api/kernels/{kernel['id']}")
+    finally:
+        assert server.request("DELETE", f"api/kernels/{kernel['id']}")[0] == 204
     states = [m["content"]["execution_state"] for m in messages if m["msg_type"] == "status"]
-    _, model = server.request("GET", f"api/kernels/{kernel['id']}")
-    assert server.request("DELETE", f"api/kernels/{kernel['id']}")[0] == 204
     told = "".join(m["content"]["text"] for m in messages if m["content"].get("name") == "stderr")
-    return Fate([s for s in states if s not in {"busy", "idle"}], told, (shown, model["execution_state"]))
+    return Fate([s for s in states if s not in {"busy", "idle"}], told, (after, model["execution_state"]))
 
 
 def until_restarting(channels):
@@ -230,3 +236,91 @@ def until_restarting(channels):
             return
         if message["content"].get("text", "").startswith("pid "):
             os.kill(int(message["content"]["text"].split()[1]), signal.SIGKILL)
+
+
+# What kernel managers do.
+
+
+@pytest.fixture(scope="module")
+def inside(account, codespace) -> Path:
+    """Where the server in the codespace keeps connection files."""
+    return Path(account.status()["folder"], codespace, "home/.local/share/jupyter/runtime")
+
+
+@pytest.fixture
+def clean(codespace, inside):
+    """Afterwards nothing may be left, here or in the codespace."""
+    folders = Path(jupyter_runtime_dir()), inside
+    before = {file for folder in folders for file in folder.glob("kernel-*.json")}
+    yield
+    wait_until(lambda: BrokerClient().call("GET", "kernels")["kernels"] == [], "the broker to forget the kernels")
+    wait_until(lambda: kernels_inside(codespace) == [], "the codespace's kernels to end")
+    assert inside.is_dir()
+    for folder in folders:
+        wait_until(lambda folder=folder: set(folder.glob("kernel-*.json")) <= before, f"the files in {folder} to go")
+
+
+async def test_an_id_is_used_again(clean, kernel_name):
+    manager = AsyncMultiKernelManager()
+    for value in "12":
+        assert await manager.start_kernel(kernel_name=kernel_name, kernel_id="mine") == "mine"
+        async with connected(manager.get_kernel("mine")) as client:
+            assert text_of(await execute(client, f"print('x' in globals()); x = {value}")) == "False\n"
+        await manager.shutdown_kernel("mine", now=value == "1")
+
+
+@pytest.mark.parametrize("ready", [False, True])
+async def test_pending_kernels(clean, kernel_name, ready):
+    manager = AsyncMultiKernelManager()
+    manager.use_pending_kernels = True
+    kernel_id = await manager.start_kernel(kernel_name=kernel_name)
+    kernel = manager.get_kernel(kernel_id)
+    assert not kernel.ready.done()
+    if ready:
+        await asyncio.wait_for(kernel.ready, 60)
+        async with connected(kernel) as client:
+            assert text_of(await execute(client, "print(1)")) == "1\n"
+    await manager.shutdown_all()
+    assert manager.list_kernel_ids() == []
+
+
+async def test_the_steps_of_a_shutdown_one_by_one(clean, kernel_name):
+    manager = AsyncKernelManager(kernel_name=kernel_name)
+    await manager.start_kernel()
+    async with connected(manager) as client:
+        await execute(client, "x = 1")
+    await manager.request_shutdown(restart=True)
+    await manager.finish_shutdown(restart=True)
+    assert not await manager.is_alive()
+    await manager.cleanup_resources(restart=True)
+    assert Path(manager.connection_file).exists()
+    await manager.start_kernel()
+    async with connected(manager) as client:
+        assert text_of(await execute(client, "print('x' in globals())")) == "False\n"
+    await manager.request_shutdown()
+    await manager.finish_shutdown()
+    await manager.cleanup_resources()
+    assert not await manager.is_alive()
+
+
+@pytest.mark.parametrize(("signum", "count"), [(signal.SIGTERM, 10), (signal.SIGKILL, 2)])
+def test_a_server_that_ends_takes_its_kernels_along(clean, codespace, kernel_name, tmp_path, signum, count):
+    broker = psutil.Process(BrokerClient().call("GET", "")["pid"])
+    listening = listening_ports(broker)
+    server = start_jupyter_server(tmp_path)
+    with concurrent.futures.ThreadPoolExecutor(count) as pool:
+        answers = list(pool.map(lambda _: server.request("POST", "api/kernels", {"name": kernel_name}), range(count)))
+    assert [status for status, _ in answers] == [201] * count
+    wait_until(lambda: len(kernels_inside(codespace)) == count, "the kernels")
+    began = time.monotonic()
+    server.process.send_signal(signum)
+    server.process.wait(60)
+    print(f"the server took {time.monotonic() - began:.1f} s")
+    wait_until(lambda: kernels_inside(codespace) == [], "the codespace's kernels to end")
+    print(f"its kernels took {time.monotonic() - began:.1f} s")
+    wait_until(lambda: listening_ports(broker) <= listening, "the broker's ports to be free")
+
+
+def listening_ports(process: psutil.Process) -> set[int]:
+    """Ports that a process listens on."""
+    return {c.laddr.port for c in process.net_connections("tcp") if c.status == psutil.CONN_LISTEN}
