@@ -29,12 +29,13 @@ from codespace_kernels.broker.protocol import PASSED_ON, SHUT_DOWN, Access, Kern
 from codespace_kernels.clones import notebook_folder, place_of
 from codespace_kernels.errors import CodespaceKernelsError, KernelError, SettingsError
 from codespace_kernels.parent import call_at_end_of_parent
+from codespace_kernels.start_steps import StartSteps
 from codespace_kernels.target import Target
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from codespace_kernels.progress import ProgressEvent
+    from codespace_kernels.progress import Progress
 
 PORT_NAMES = ("shell_port", "iopub_port", "stdin_port", "control_port", "hb_port")
 
@@ -98,9 +99,10 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)  # noqa: T201  (this program's output)
 
 
-def say_progress(event: ProgressEvent) -> None:
-    """Show progress in the front end's log."""
-    say(f"{event.message} …")
+def progress_log() -> Progress:
+    """Give what shows the progress of a start in the front end's log."""
+    steps = StartSteps()
+    return lambda event: say(f"{steps.line(event)} …")
 
 
 def remove_connection_file(path: Path) -> None:
@@ -123,7 +125,7 @@ def run(path: Path) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     request = kernel_request(read_connection_file(path), os.environ)
     call_at_end_of_parent(lambda: ends.put(None), os.environ)
-    handle = KernelHandle(request, say_progress)
+    handle = KernelHandle(request, progress_log())
     handle.ended.add_done_callback(lambda _: ends.put(None))
     ends.get()
     if not handle.ended.done():

@@ -12,7 +12,8 @@ class ProgressEvent:
     """One step of long work.
 
     Attributes:
-        stage: Short stable name, for programs: `find`, `start`, `tunnel`, `ssh`, `server`, `install`, `kernel`, ….
+        stage: Short stable name, for programs: `find`, `create`; of a workspace that is not there yet `stop`, `busy`,
+            `queue`, `build`, `start` (see `start_steps`); then `tunnel`, `ssh`, `server`, `install`, `kernel`.
         message: The same for a person, present tense, no full stop: "Starting codespace hello (Provisioning)".
         fraction: 0 to 1 where the length is known, else None.
     """

@@ -23,6 +23,7 @@ from codespace_kernels.broker.protocol import PASSED_ON, Access, KernelRequest
 from codespace_kernels.clones import notebook_folder, place_of
 from codespace_kernels.errors import CodespaceKernelsError, WaitTimeoutError
 from codespace_kernels.progress import ProgressEvent
+from codespace_kernels.start_steps import StartSteps
 from codespace_kernels.target import KEEP, ON_CLOSES, WAKES, Target
 
 
@@ -68,6 +69,7 @@ class CodespaceProvisioner(KernelProvisionerBase):
         self._handle: KernelHandle | None = None
         self._stopping = False
         self._keeps = False
+        self._steps = StartSteps()
 
     @property
     def has_process(self) -> bool:
@@ -136,7 +138,7 @@ class CodespaceProvisioner(KernelProvisionerBase):
         return cast("KernelConnectionInfo", {**info, "key": info["key"].encode()})
 
     def _report(self, event: ProgressEvent) -> None:
-        self.log.info("%s", event.message)
+        self.log.info("%s", self._steps.line(event))
 
     async def poll(self) -> int | None:
         """Tell whether the kernel lives: None, or an exit code. Asks nobody, so it is cheap and never fails."""

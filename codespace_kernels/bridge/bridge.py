@@ -242,9 +242,9 @@ class KernelBridge:
         if self._kernel is None and not self._closed:
             self._stand_in.begin(kernel_info)
 
-    def tell_waiting(self, text: str) -> None:
-        """Show in the cell that waits for the kernel what it waits for; the time that passes is shown, too."""
-        self._stand_in.tell(text)
+    def tell_waiting(self, doing: str, outlook: str = "") -> None:
+        """Show in the cell that waits for the kernel what is being done, for how long it has waited, and what comes."""
+        self._stand_in.tell(doing, outlook)
 
     def fail_waiting(self, error: Exception) -> bool:
         """End the runs that wait for the kernel with an error; tells whether there were any."""

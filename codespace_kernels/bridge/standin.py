@@ -69,7 +69,7 @@ class StandIn:
         self._kernel_info: Mapping[str, Any] = {}
         self._runs: dict[str, _Run] = {}
         self._kept = 0
-        self._text = ""
+        self._doing = self._outlook = ""
         self._since = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
@@ -113,9 +113,9 @@ class StandIn:
         self._answer(channel, request, reply)
         return True
 
-    def tell(self, text: str) -> None:
-        """Say what runs wait for."""
-        self._text = text
+    def tell(self, doing: str, outlook: str = "") -> None:
+        """Say what runs wait for: what is being done, and what comes after it."""
+        self._doing, self._outlook = doing, outlook
         self._show()
 
     def interrupt(self) -> bool:
@@ -197,10 +197,11 @@ class StandIn:
     # The line in the first waiting cell.
 
     def _show(self) -> None:
-        if not self._runs or not self._text:
+        if not self._runs or not self._doing:
             return
         first = next(iter(self._runs.values()))
-        self._line.show(first.header, f"{self._text} · {_duration(time.monotonic() - self._since)}")
+        parts = (self._doing, _duration(time.monotonic() - self._since), self._outlook)
+        self._line.show(first.header, " · ".join(part for part in parts if part))
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(TICK, self._tick)
 
@@ -212,7 +213,7 @@ class StandIn:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._text = ""
+        self._doing = self._outlook = ""
         self._line.clear()
 
 
@@ -222,4 +223,7 @@ def _id(request: Message) -> str:
 
 def _duration(seconds: float) -> str:
     minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from codespace_kernels.broker.protocol import as_known_error
 from codespace_kernels.errors import CodespaceKernelsError, WorkspaceConnectionError, WorkspaceStoppedError
+from codespace_kernels.start_steps import LONG_STAGES, StartSteps
 from codespace_kernels.target import NEVER
 
 if TYPE_CHECKING:
@@ -20,27 +21,6 @@ log = logging.getLogger(__name__)
 
 STAND_IN_AFTER = 10.0
 """Seconds after which a kernel that still starts is stood in for: front ends give up after 60."""
-
-_NEXT = {
-    "start": "then connecting and starting the kernel",
-    "reconnect": "then starting the kernel",
-    "tunnel": "then starting the kernel",
-    "ssh": "then starting the kernel",
-    "server": "then starting the kernel",
-    "install": "then starting the kernel",
-    "kernel": "then running this cell",
-}
-"""What comes after a stage, for the cell that waits."""
-
-_LONG = frozenset({"start", "reconnect"})
-"""Stages that may take any time: the workspace does not run, or is out of reach."""
-
-
-def line_of(event: ProgressEvent) -> str:
-    """Give what a waiting cell shows of a step."""
-    share = "" if event.fraction is None else f" ({event.fraction:.0%})"
-    following = f" · {_NEXT[event.stage]}" if event.stage in _NEXT else ""
-    return f"{event.message}{share}{following}"
 
 
 class KernelStart:
@@ -75,6 +55,7 @@ class KernelStart:
         self._attempt_wakes = False
         self._not_running = asyncio.Event()
         self._last_step: ProgressEvent | None = None
+        self._steps = StartSteps()
 
     async def launch(self, *, start_workspace: bool) -> None:
         """Start the remote kernel; return when it runs, or is left to the stand-in, as nobody knows how long it takes.
@@ -106,17 +87,22 @@ class KernelStart:
         """Start the kernel for a cell that waits, and its workspace where the spec allows it."""
         if self._attempt is None:
             self._begin(start_workspace=self._may_wake).add_done_callback(self._ended)
-        self._bridge.tell_waiting(line_of(self._last_step) if self._last_step else f"Waiting for {self._workspace}")
+        self._tell()
 
     def progressed(self, event: ProgressEvent) -> bool:
         """Hear of a step; tells whether it is another one than before."""
-        if event.stage in _LONG:
+        if event.stage in LONG_STAGES:
             self._not_running.set()
         if event == self._last_step:
             return False
         self._last_step = event
-        self._bridge.tell_waiting(line_of(event))
+        self._steps.take(event)
+        self._tell()
         return True
+
+    def _tell(self) -> None:
+        doing = self._last_step.message if self._last_step else f"Waiting for {self._workspace}"
+        self._bridge.tell_waiting(f"{self._steps.bar} {doing}".lstrip(), self._steps.outlook)
 
     def abandon(self) -> asyncio.Task[None] | None:
         """Cancel the attempt that is under way; give it."""
@@ -134,6 +120,7 @@ class KernelStart:
 
     def _begin(self, *, start_workspace: bool) -> asyncio.Task[None]:
         self._last_step = None
+        self._steps = StartSteps()
         self._attempt_wakes = start_workspace
         self._attempt = asyncio.create_task(self._start_remote(start_workspace))
         return self._attempt

@@ -36,6 +36,22 @@ _ADVICE = {
     CodespaceState.UNKNOWN: "GitHub itself does not know more. Try again in some minutes, or look at its web page.",
 }
 
+_OTHER_STEP = ("busy", "Waiting for codespace {name} ({state})")
+
+_STEPS = {
+    # It was asked to start; GitHub takes a moment to say so.
+    CodespaceState.SHUTDOWN: ("queue", "Starting codespace {name}"),
+    CodespaceState.CREATED: ("queue", "Starting codespace {name} ({state})"),
+    CodespaceState.QUEUED: ("queue", "Starting codespace {name} ({state})"),
+    CodespaceState.PROVISIONING: ("build", "Preparing codespace {name} ({state})"),
+    CodespaceState.AWAITING: ("start", "Starting codespace {name} ({state})"),
+    CodespaceState.STARTING: ("start", "Starting codespace {name} ({state})"),
+    CodespaceState.AVAILABLE: ("start", "Starting codespace {name} ({state}, its tunnel is not there yet)"),
+    CodespaceState.SHUTTING_DOWN: ("stop", "Waiting for codespace {name} to stop before it can start ({state})"),
+}
+"""Stage and message of each state that is waited for. GitHub tells these states and nothing more of a start or a first
+build: the log of a build can be read only inside the codespace, once it is there."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Pace:
@@ -179,8 +195,8 @@ class ConnectableWait:
         )
 
     def _report(self, codespace: Codespace) -> None:
-        verb = "Waiting for" if codespace.phase is Phase.BUSY else "Starting"
-        self._progress(ProgressEvent("start", f"{verb} codespace {self._name} ({self._state_text})"))
+        stage, message = _STEPS.get(codespace.state, _OTHER_STEP)
+        self._progress(ProgressEvent(stage, message.format(name=self._name, state=self._state_text)))
 
 
 async def wait_until_created(

@@ -199,13 +199,13 @@ async def test_the_line_counts_seconds(bridge, owner):
     async with subscribed(bridge) as client:
         run(client, "cell")
         await until(lambda: owner.runs_waiting == 1)
-        bridge.tell_waiting("Starting")
+        bridge.tell_waiting("Starting", "next: connecting")
         texts = []
         while len(texts) < 2:
             message = await client.get_iopub_msg(timeout=10)
             if "data" in message["content"]:
                 texts.append(text_of(message))
-        assert texts == ["<pre>Starting · 0 s</pre>", "<pre>Starting · 1 s</pre>"]
+        assert texts == [f"<pre>Starting · {seconds} s · next: connecting</pre>" for seconds in (0, 1)]
 
 
 @pytest.mark.parametrize("stop_on_error", [True, False])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import subprocess
 import sys
 import urllib.request
@@ -145,7 +146,7 @@ async def test_opening_wakes_nothing_and_running_does(asleep):
         assert set(published[:gone]) <= {"busy", *line}
         assert published[gone + 1 :] == ["busy", "execute_input", "stream", "idle", "execute_reply"]
         lines = [m["content"]["data"]["text/html"] for m in messages if m["msg_type"] in line]
-        assert any("Starting codespace" in text for text in lines)
+        assert any("□ Starting codespace" in text and "step 1/5, next: starting" in text for text in lines)
         assert asleep.state == "Available"
         # Nothing of the stand-in is left on the fast way.
         assert kinds(await execute(client, "pass")) == ["busy", "execute_input", "idle", "execute_reply"]
@@ -340,7 +341,7 @@ def test_programs_wait_tell_of_it_and_keep_nothing(asleep, program, notebook, tm
     assert program(notebook, "python3", local).returncode == 0
     done = program(notebook, NAME, remote)
     assert done.returncode == 0
-    assert "Starting codespace" in done.stderr
+    assert re.search(r"Starting codespace .*\(step 1/5, next: starting\)", done.stderr)
     assert outputs_of(remote) == outputs_of(local)
 
 

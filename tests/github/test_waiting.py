@@ -66,14 +66,24 @@ async def test_a_conflict_at_start_is_fine():
     await wait_for(FakeCodespace("Shutdown", "Starting", "Available", start=answer(409)))
 
 
-async def test_progress_tells_state_and_seconds():
+async def test_progress_tells_the_state():
     events = []
-    await wait_for(FakeCodespace("Shutdown", "Starting", "Available"), progress=events.append)
-    assert [event.message for event in events] == [
-        "Starting codespace hello (Shutdown)",
-        "Starting codespace hello (Starting)",
+    states = ("ShuttingDown", "Shutdown", "Queued", "Provisioning", "Starting", available(None), "Available")
+    await wait_for(FakeCodespace(*states), progress=events.append)
+    assert [(event.stage, event.message) for event in events] == [
+        ("stop", "Waiting for codespace hello to stop before it can start (ShuttingDown)"),
+        ("queue", "Starting codespace hello"),
+        ("queue", "Starting codespace hello (Queued)"),
+        ("build", "Preparing codespace hello (Provisioning)"),
+        ("start", "Starting codespace hello (Starting)"),
+        ("start", "Starting codespace hello (Available, its tunnel is not there yet)"),
     ]
-    assert {event.stage for event in events} == {"start"}
+
+
+async def test_progress_tells_of_another_operation():
+    events = []
+    await wait_for(FakeCodespace("Rebuilding", "Available"), progress=events.append)
+    assert [(event.stage, event.message) for event in events] == [("busy", "Waiting for codespace hello (Rebuilding)")]
 
 
 @pytest.mark.parametrize("state", ["Failed", "Unavailable", "Deleted", "Moved", "Archived", "Unknown"])
