@@ -7,6 +7,7 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 from codespace_kernels.messages import Channel
+from codespace_kernels.saved_notebooks import MARK
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,7 +21,8 @@ class WaitingLine:
 
     `display_data`, then `update_display_data` with its `display_id`, then `clear_output` without `wait`: a cell that
     prints nothing would keep what is only to be cleared before the next output. There is no `text/plain`: programs
-    that cannot take it away again (`jupyter run`, papermill with `--log-output`) would print it among the results.
+    that cannot take it away again (`jupyter run`, papermill with `--log-output`) would print it among the results. A
+    mark keeps it out of notebooks that are saved meanwhile (see `saved_notebooks`).
 
     Args:
         messages: Makes messages.
@@ -52,8 +54,8 @@ class WaitingLine:
 
     def _publish(self, kind: str, text: str) -> None:
         content: dict[str, Any] = {
-            "data": {"text/html": f"<pre>{html.escape(text)}</pre>"},
-            "metadata": {},
+            "data": {"text/html": f"<div>{html.escape(text)}</div>"},
+            "metadata": {MARK: True},
             "transient": {"display_id": self._display_id},
         }
         self._send(Channel.IOPUB, self._messages.published(kind, self._parent, content))

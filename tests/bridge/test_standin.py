@@ -183,8 +183,8 @@ async def test_the_line_is_replaced_and_gone_before_the_first_output(bridge, own
         assert {m["parent_header"]["msg_id"] for m in line} == {first}
         assert [m["msg_type"] for m in line] == ["display_data", "update_display_data", "clear_output"]
         assert [text_of(m) for m in line[:2]] == [
-            "<pre>Starting &lt;Queued&gt; · 0 s</pre>",
-            "<pre>Connecting · 0 s</pre>",
+            "<div>Starting &lt;Queued&gt; · 0 s</div>",
+            "<div>Connecting · 0 s</div>",
         ]
         assert len({m["content"]["transient"]["display_id"] for m in line[:2]}) == 1
         # At once: a cell that prints nothing must not keep it.
@@ -205,7 +205,7 @@ async def test_the_line_counts_seconds(bridge, owner):
             message = await client.get_iopub_msg(timeout=10)
             if "data" in message["content"]:
                 texts.append(text_of(message))
-        assert texts == [f"<pre>Starting · {seconds} s · next: connecting</pre>" for seconds in (0, 1)]
+        assert texts == [f"<div>Starting · {seconds} s · next: connecting</div>" for seconds in (0, 1)]
 
 
 @pytest.mark.parametrize("stop_on_error", [True, False])

@@ -8,7 +8,6 @@ import os
 import re
 import subprocess
 import sys
-import urllib.request
 from pathlib import Path
 
 import nbformat
@@ -18,11 +17,10 @@ from jupyter_client.manager import AsyncKernelManager
 
 from codespace_kernels import kernelspecs
 from codespace_kernels.broker.client import BrokerClient
-from codespace_kernels.emulator.control import ControlClient
-from codespace_kernels.emulator.state import find_record
 
 from .clients import connected, execute, reply_to, running_kernel, soon, text_of, until_idle
 from .conftest import EmulatedAccount, cli, end_broker, run, wait_until
+from .sleepy import CodespaceControl, not_connected
 from .test_front_ends import start_jupyter_server
 
 pytestmark = pytest.mark.e2e
@@ -31,56 +29,14 @@ NAME = "cs-octocat-sleepy-python3"
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
-class SleepyAccount(EmulatedAccount):
-    """An emulator that is asked in this process: these tests ask it often."""
-
-    def __init__(self) -> None:
-        super().__init__(repository="octocat/sleepy")
-        self._control = ControlClient(find_record(self.environment["GITHUB_API_URL"]))
-
-    def status(self) -> dict:
-        return self._control.status()
-
-    @property
-    def state(self) -> str:
-        """GitHub's word for the state of the codespace."""
-        return self.status()["codespaces"][0]["state"]
-
-    def set(self, kind: str, **options: str | float) -> None:
-        """Set a fault."""
-        self._control.set_fault(kind, None, options)
-
-    def clear(self) -> None:
-        """Clear all faults."""
-        self._control.clear_faults(None, None)
-
-    @property
-    def no_start_was_asked_for(self) -> bool:
-        """Whether the fault that the first start would have used up is still there."""
-        return [fault["kind"] for fault in self.status()["faults"]] == ["payment"]
-
-    def stop(self) -> None:
-        """Stop the codespace as its web page does, behind the broker's back."""
-        url = f"{self.environment['GITHUB_API_URL']}/user/codespaces/{self.codespace}/stop"
-        headers = {"Authorization": f"token {self.environment['GH_ENTERPRISE_TOKEN']}"}
-        with urllib.request.urlopen(urllib.request.Request(url, method="POST", headers=headers), timeout=30):
-            pass
-        wait_until(lambda: self.state == "Shutdown", "the codespace to stop")
-
-
-def not_connected() -> bool:
-    client = BrokerClient()
-    workspaces = client.call("GET", "status")["workspaces"] if client.running() else []
-    return all(workspace["state"] == "not connected" for workspace in workspaces)
-
-
 @pytest.fixture(scope="module")
 def account(tmp_path_factory):
     """An account with a codespace whose kernelspec is written, and a broker of its own."""
     before = dict(os.environ)
     os.environ["CODESPACE_KERNELS_HOME"] = str(tmp_path_factory.mktemp("h"))
-    account = SleepyAccount()
-    os.environ.update(account.environment)
+    environment = EmulatedAccount(repository="octocat/sleepy").environment
+    os.environ.update(environment)
+    account = CodespaceControl(environment)
     assert cli("connect", "octocat/sleepy").returncode == 0
     yield account
     assert cli("disconnect", account.codespace, "--yes").returncode == 0
