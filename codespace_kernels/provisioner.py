@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from jupyter_client.connect import KernelConnectionInfo
+from jupyter_client.consoleapp import JupyterConsoleApp
 from jupyter_client.provisioning.provisioner_base import KernelProvisionerBase
+from jupyter_client.runapp import RunApp
 from traitlets import Enum, Float
 
 from codespace_kernels.broker.handle import KernelHandle
@@ -104,6 +106,7 @@ class CodespaceProvisioner(KernelProvisionerBase):
 
     async def _start(self, env: dict[str, str], cwd: str) -> KernelConnectionInfo:
         session = getattr(self.parent, "session", None)
+        application = getattr(self.parent, "parent", None)
         target = Target.from_env({**env, **self.kernel_spec.env})
         language = target.language or self.kernel_spec.language
         target = dataclasses.replace(
@@ -125,6 +128,10 @@ class CodespaceProvisioner(KernelProvisionerBase):
             session=env.get("JPY_SESSION_NAME", ""),
             place=await asyncio.to_thread(place_of, notebook_folder(env, cwd)),
             connection_file=_absolute(getattr(self.parent, "connection_file", "")),
+            # `jupyter console` and qtconsole are such applications, and no notebook is.
+            in_terminal=isinstance(application, JupyterConsoleApp),
+            # It gives each script ten seconds.
+            runs_at_once=isinstance(application, RunApp),
         )
         self._handle = KernelHandle(request, self._report)
         try:

@@ -6,6 +6,7 @@ from codespace_kernels.bridge.requests import RequestHandler
 from codespace_kernels.bridge.sockets import Ports
 from codespace_kernels.bridge.stats import BridgeStats
 from codespace_kernels.bridge.unattended import UnattendedKernel
+from codespace_kernels.bridge.waiting_line import WaitingState
 
 __all__ = [
     "BridgeOwner",
@@ -14,5 +15,6 @@ __all__ = [
     "Ports",
     "RequestHandler",
     "UnattendedKernel",
+    "WaitingState",
     "guessed_kernel_info",
 ]

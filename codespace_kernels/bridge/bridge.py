@@ -22,6 +22,8 @@ from codespace_kernels.bridge.sockets import LocalSockets, Ports
 from codespace_kernels.bridge.standin import StandIn
 from codespace_kernels.bridge.stats import BridgeStats
 from codespace_kernels.bridge.unattended import UnattendedKernel
+from codespace_kernels.bridge.waiting_line import WaitingLine
+from codespace_kernels.bridge.waiting_notes import WaitingNotes
 from codespace_kernels.errors import KernelStartError, SettingsError
 from codespace_kernels.messages import Channel, MalformedMessageError, Message, Signer
 from codespace_kernels.remote_kernel import KernelState
@@ -29,6 +31,7 @@ from codespace_kernels.remote_kernel import KernelState
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from codespace_kernels.bridge.waiting_line import WaitingState
     from codespace_kernels.remote_kernel import RemoteKernel
 
 _log = logging.getLogger(__name__)
@@ -73,7 +76,9 @@ class KernelBridge:
     `stand_in` on, those that need no kernel are answered here (see `StandIn`).
     """
 
-    def __init__(self, sockets: LocalSockets, signer: Signer, owner: BridgeOwner | None, idle_grace: float) -> None:
+    def __init__(
+        self, sockets: LocalSockets, signer: Signer, owner: BridgeOwner | None, idle_grace: float, *, in_terminal: bool
+    ) -> None:
         self._sockets = sockets
         self._signer = signer
         self._owner = owner
@@ -86,7 +91,10 @@ class KernelBridge:
         self._busy_answers = BusyAnswers(self._messages, self._send, self._pass_on, self._activity, self._late)
         self._earlier = EarlierOutput(self._messages, self._send, lambda: self._busy_answers.active)
         self._handlers: list[RequestHandler] = [self._lifecycle, NotebookName(self._notebook_named)]
-        self._stand_in = StandIn(self._messages, self._send, self._queue, self._activity, self._late, self._run_waits)
+        line = (WaitingNotes if in_terminal else WaitingLine)(self._messages, self._send)
+        self._stand_in = StandIn(
+            self._messages, self._send, self._queue, self._activity, self._late, self._run_waits, line
+        )
         self._kernel: RemoteKernel | None = None
         self._coming: RemoteKernel | None = None
         self._closed = False
@@ -106,6 +114,7 @@ class KernelBridge:
         ip: str = "127.0.0.1",
         owner: BridgeOwner | None = None,
         idle_grace: float = IDLE_GRACE,
+        in_terminal: bool = False,
     ) -> KernelBridge:
         """Open the local sockets; from then on clients may connect and send.
 
@@ -116,6 +125,7 @@ class KernelBridge:
             ip: Address to listen on.
             owner: Told what clients ask for and what the kernel does.
             idle_grace: Seconds of silence after which an answered request whose `idle` was lost counts as done.
+            in_terminal: Whether clients print what they are told, so that nothing can be replaced.
 
         Raises:
             SettingsError: A port is taken, the scheme is unknown, or the key cannot stand in a connection file.
@@ -127,7 +137,7 @@ class KernelBridge:
             raise SettingsError("A kernel's key must be UTF-8 text: it stands in a JSON file.") from None
         except ValueError as error:
             raise SettingsError(f"The connection file cannot be used: {error}.") from None
-        return cls(LocalSockets(ip, ports), signer, owner, idle_grace)
+        return cls(LocalSockets(ip, ports), signer, owner, idle_grace, in_terminal=in_terminal)
 
     def __repr__(self) -> str:
         return f"<KernelBridge {self._sockets.ip}:{self._sockets.ports.shell} {self._activity.state}>"
@@ -190,7 +200,7 @@ class KernelBridge:
 
     def _hand_over(self, kernel: RemoteKernel) -> None:
         self._coming, self._kernel = None, kernel
-        self._stand_in.end()
+        self._stand_in.kernel_came()
         for channel, message in self._queue.take_all():
             self._forward(kernel, channel, message)
 
@@ -242,9 +252,9 @@ class KernelBridge:
         if self._kernel is None and not self._closed:
             self._stand_in.begin(kernel_info)
 
-    def tell_waiting(self, doing: str, outlook: str = "") -> None:
-        """Show in the cell that waits for the kernel what is being done, for how long it has waited, and what comes."""
-        self._stand_in.tell(doing, outlook)
+    def tell_waiting(self, state: WaitingState) -> None:
+        """Show in the cell that waits for the kernel what it waits for; the time that passes is shown, too."""
+        self._stand_in.tell(state)
 
     def fail_waiting(self, error: Exception) -> bool:
         """End the runs that wait for the kernel with an error; tells whether there were any."""

@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from codespace_kernels.bridge.answers import EXECUTED, answer, is_background
-from codespace_kernels.bridge.waiting_line import WaitingLine
+from codespace_kernels.bridge.waiting_line import WaitingState
 from codespace_kernels.messages import Channel, MalformedMessageError, Message
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from codespace_kernels.bridge.late_answers import LateAnswers
     from codespace_kernels.bridge.local_messages import LocalMessages
     from codespace_kernels.bridge.requests import RequestQueue
+    from codespace_kernels.bridge.waiting_line import WaitingLine
+    from codespace_kernels.bridge.waiting_notes import WaitingNotes
 
 _log = logging.getLogger(__name__)
 
@@ -47,6 +49,7 @@ class StandIn:
         activity: Told of runs and of their end.
         late: Told of requests that are answered here and kept, too.
         run_waits: Called for each run, when it is in the queue.
+        line: Shows runs what they wait for.
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class StandIn:
         activity: Activity,
         late: LateAnswers,
         run_waits: Callable[[], None],
+        line: WaitingLine | WaitingNotes,
     ) -> None:
         self.active = False
         self._messages = messages
@@ -65,11 +69,11 @@ class StandIn:
         self._activity = activity
         self._late = late
         self._run_waits = run_waits
-        self._line = WaitingLine(messages, send)
+        self._line = line
         self._kernel_info: Mapping[str, Any] = {}
         self._runs: dict[str, _Run] = {}
         self._kept = 0
-        self._doing = self._outlook = ""
+        self._state = WaitingState()
         self._since = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
@@ -87,8 +91,14 @@ class StandIn:
             if not self.handle(channel, message, msg_type):
                 self._queue.put(channel, message)
 
+    def kernel_came(self) -> None:
+        """Answer no more: the kernel does."""
+        if self._runs:
+            self._line.finish(self._waited)
+        self.end()
+
     def end(self) -> None:
-        """Answer no more: the kernel has come, or the bridge is closed."""
+        """Answer no more: the bridge is closed, or waits for another kernel."""
         self.active = False
         self._runs.clear()
         self._kept = 0
@@ -113,9 +123,9 @@ class StandIn:
         self._answer(channel, request, reply)
         return True
 
-    def tell(self, doing: str, outlook: str = "") -> None:
-        """Say what runs wait for: what is being done, and what comes after it."""
-        self._doing, self._outlook = doing, outlook
+    def tell(self, state: WaitingState) -> None:
+        """Say what runs wait for."""
+        self._state = state
         self._show()
 
     def interrupt(self) -> bool:
@@ -196,12 +206,15 @@ class StandIn:
 
     # The line in the first waiting cell.
 
+    @property
+    def _waited(self) -> float:
+        return time.monotonic() - self._since
+
     def _show(self) -> None:
-        if not self._runs or not self._doing:
+        if not self._runs or not self._state.doing:
             return
         first = next(iter(self._runs.values()))
-        parts = (self._doing, _duration(time.monotonic() - self._since), self._outlook)
-        self._line.show(first.header, " · ".join(part for part in parts if part))
+        self._line.show(first.header, self._state, self._waited)
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(TICK, self._tick)
 
@@ -213,17 +226,9 @@ class StandIn:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._doing = self._outlook = ""
+        self._state = WaitingState()
         self._line.clear()
 
 
 def _id(request: Message) -> str:
     return str(request.header_dict().get("msg_id", ""))
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from codespace_kernels.messages import Channel
 from codespace_kernels.saved_notebooks import MARK
@@ -14,6 +14,20 @@ if TYPE_CHECKING:
 
     from codespace_kernels.bridge.local_messages import LocalMessages
     from codespace_kernels.messages import Message
+
+
+class WaitingState(NamedTuple):
+    """What a cell waits for.
+
+    Attributes:
+        doing: What is being done, for a person.
+        bar: What is done and what is not, as text; may be empty.
+        outlook: Which step it is and what comes next; empty where that is not known.
+    """
+
+    doing: str = ""
+    bar: str = ""
+    outlook: str = ""
 
 
 class WaitingLine:
@@ -36,8 +50,10 @@ class WaitingLine:
         self._display_id = ""
         self._text = ""
 
-    def show(self, parent: bytes, text: str) -> None:
-        """Show a text in the cell of this request, in place of the one before."""
+    def show(self, parent: bytes, state: WaitingState, seconds: float) -> None:
+        """Show in the cell of this request, in place of what was shown before, what it waits for and for how long."""
+        doing = f"{state.bar} {state.doing}".lstrip()
+        text = " · ".join(part for part in (doing, duration(seconds), state.outlook) if part)
         if parent != self._parent:
             self.clear()
             self._parent, self._display_id = parent, uuid.uuid4().hex
@@ -45,6 +61,10 @@ class WaitingLine:
         elif text != self._text:
             self._publish("update_display_data", text)
         self._text = text
+
+    def finish(self, seconds: float) -> None:
+        """Take the line away: the kernel has come."""
+        self.clear()
 
     def clear(self) -> None:
         """Take the line away; where there is none, nothing is done."""
@@ -59,3 +79,12 @@ class WaitingLine:
             "transient": {"display_id": self._display_id},
         }
         self._send(Channel.IOPUB, self._messages.published(kind, self._parent, content))
+
+
+def duration(seconds: float) -> str:
+    """Give a time for a person, in the two largest units that it has."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
+from codespace_kernels.bridge import WaitingState
 from codespace_kernels.broker.protocol import as_known_error
 from codespace_kernels.errors import CodespaceKernelsError, WorkspaceConnectionError, WorkspaceStoppedError
 from codespace_kernels.start_steps import LONG_STAGES, StartSteps
@@ -57,17 +58,20 @@ class KernelStart:
         self._last_step: ProgressEvent | None = None
         self._steps = StartSteps()
 
-    async def launch(self, *, start_workspace: bool) -> None:
+    async def launch(self, *, start_workspace: bool, may_stand_in: bool = True) -> None:
         """Start the remote kernel; return when it runs, or is left to the stand-in, as nobody knows how long it takes.
 
         Args:
             start_workspace: Whether a stopped workspace is started without waiting for a run.
+            may_stand_in: Whether the stand-in may take over while workspace and kernel start.
 
         Raises:
             CodespaceKernelsError: The workspace runs or cannot be looked at, and the kernel did not start.
         """
         self._not_running.clear()
         attempt = self._begin(start_workspace=start_workspace)
+        if not may_stand_in:
+            await asyncio.wait({attempt})
         # A workspace that runs may still need minutes, for its first Jupyter server say.
         standing_in = asyncio.get_running_loop().call_later(STAND_IN_AFTER, self._stand_in)
         asleep = asyncio.create_task(self._not_running.wait())
@@ -102,7 +106,7 @@ class KernelStart:
 
     def _tell(self) -> None:
         doing = self._last_step.message if self._last_step else f"Waiting for {self._workspace}"
-        self._bridge.tell_waiting(f"{self._steps.bar} {doing}".lstrip(), self._steps.outlook)
+        self._bridge.tell_waiting(WaitingState(doing, self._steps.bar, self._steps.outlook))
 
     def abandon(self) -> asyncio.Task[None] | None:
         """Cancel the attempt that is under way; give it."""

@@ -19,7 +19,7 @@ from codespace_kernels.broker.workspaces import PATIENT_START_TIMEOUT
 from codespace_kernels.errors import CodespaceKernelsError, KernelError, KernelNotFoundError
 from codespace_kernels.progress import ProgressEvent
 from codespace_kernels.remote_kernel import KernelState
-from codespace_kernels.target import KEEP, ON_OPEN
+from codespace_kernels.target import KEEP, ON_OPEN, ON_RUN
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,6 +74,7 @@ class BrokerKernel:
         self._infos = infos
         self._kept = kept
         self._named = asyncio.Event()
+        self._may_take_back = True
         self._start: KernelStart | None = None
 
     @property
@@ -96,10 +97,14 @@ class BrokerKernel:
                 ports=ports,
                 ip=request.ip,
                 owner=self,
+                in_terminal=request.in_terminal,
             )
             self._emit({"event": "bound", "kernel_id": self.kernel_id, "connection_info": self.connection_info()})
             self._start = self._make_start(self._bridge)
-            await self._start.launch(start_workspace=request.target.wake == ON_OPEN)
+            wakes = (ON_OPEN, ON_RUN) if request.runs_at_once else (ON_OPEN,)
+            await self._start.launch(
+                start_workspace=request.target.wake in wakes, may_stand_in=not request.runs_at_once
+            )
             self._emit({"event": "ready", "connection_info": self.connection_info()})
         except BaseException:
             await self.end()
@@ -152,7 +157,9 @@ class BrokerKernel:
 
     async def _took_back(self) -> bool:
         """Have the kernel that was kept for this notebook, if there is one; one that died shows its last output."""
-        kept = await self._find_kept()
+        kept = await self._find_kept() if self._may_take_back else None
+        # A restart gives a fresh kernel.
+        self._may_take_back = False
         if kept is None:
             return False
         assert self._bridge is not None

@@ -104,6 +104,9 @@ class KernelRequest:
         started: Unix time at which the launcher was started; 0 for a provisioner.
         take: Id of a kept kernel that is wanted, and no other; empty where the notebook decides.
         connection_file: That the front end writes, to be removed with the kernel; empty where it is not known yet.
+        in_terminal: Whether the front end prints what it is told, so that nothing can be replaced.
+        runs_at_once: Whether it starts the kernel only to run something, and gives that little time: the kernel is then
+            there before it is told so, and a stopped workspace is started for it where the target's `wake` allows that.
     """
 
     target: Target
@@ -121,6 +124,8 @@ class KernelRequest:
     started: float = 0.0
     take: str = ""
     connection_file: str = ""
+    in_terminal: bool = False
+    runs_at_once: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Give the JSON form, for the broker's private socket only."""

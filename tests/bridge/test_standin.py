@@ -7,11 +7,11 @@ import json
 
 import pytest
 
-from codespace_kernels.bridge import guessed_kernel_info
+from codespace_kernels.bridge import KernelBridge, WaitingState, guessed_kernel_info
 from codespace_kernels.errors import WorkspaceStoppedError
 from codespace_kernels.messages import Channel
 from codespace_kernels.remote_kernel import KernelState
-from tests.bridge.conftest import subscribed, until
+from tests.bridge.conftest import KEY, subscribed, until
 from tests.bridge.memory_kernel import MemoryKernel, make_message
 
 INFO = guessed_kernel_info("python", "hello")
@@ -174,7 +174,7 @@ async def test_the_line_is_replaced_and_gone_before_the_first_output(bridge, own
         first, second = run(client, "cell"), run(client, "next")
         await until(lambda: owner.runs_waiting == 2)
         for text in ("Starting <Queued>", "Starting <Queued>", "Connecting"):
-            bridge.tell_waiting(text)
+            bridge.tell_waiting(WaitingState(text))
         bridge.attach(MemoryKernel(obedient))
         messages = []
         while len([m for m in messages if m["content"].get("execution_state") == "idle"]) < 2:
@@ -199,13 +199,43 @@ async def test_the_line_counts_seconds(bridge, owner):
     async with subscribed(bridge) as client:
         run(client, "cell")
         await until(lambda: owner.runs_waiting == 1)
-        bridge.tell_waiting("Starting", "next: connecting")
+        bridge.tell_waiting(WaitingState("Starting", "□□", "next: connecting"))
         texts = []
         while len(texts) < 2:
             message = await client.get_iopub_msg(timeout=10)
             if "data" in message["content"]:
                 texts.append(text_of(message))
-        assert texts == [f"<div>Starting · {seconds} s · next: connecting</div>" for seconds in (0, 1)]
+        assert texts == [f"<div>□□ Starting · {seconds} s · next: connecting</div>" for seconds in (0, 1)]
+
+
+@pytest.mark.parametrize("comes", [True, False])
+async def test_a_terminal_gets_a_line_at_the_start_and_one_at_the_end(owner, comes):
+    bridge = await KernelBridge.bind(key=KEY, owner=owner, in_terminal=True)
+    try:
+        bridge.stand_in(INFO)
+        async with subscribed(bridge) as client:
+            msg_id = run(client, "cell")
+            await until(lambda: owner.runs_waiting == 1)
+            for doing, outlook in (("Waiting", ""), ("Starting", "step 1/5"), ("Connecting", "step 2/5")):
+                bridge.tell_waiting(WaitingState(doing, "□□", outlook))
+            if comes:
+                bridge.attach(MemoryKernel(obedient))
+            else:
+                await bridge.interrupt()
+            published = []
+            while len(published) < 2 or published[-1]["content"].get("execution_state") != "idle":
+                message = await client.get_iopub_msg(timeout=10)
+                if message["parent_header"].get("msg_id") == msg_id and message["content"] != {
+                    "execution_state": "busy"
+                }:
+                    published.append(message)
+    finally:
+        await bridge.close()
+    texts = [message["content"].get("text", message["msg_type"]) for message in published]
+    first = "[codespace-kernels] Starting …\n"
+    came = ["[codespace-kernels] The kernel is there after 0 s.\n", "cell"]
+    assert texts == [first, *(came if comes else ["error"]), "status"]
+    assert {m["content"]["name"] for m in published if m["content"].get("text") in (first, came[0])} == {"stderr"}
 
 
 @pytest.mark.parametrize("stop_on_error", [True, False])
@@ -216,7 +246,7 @@ async def test_interrupt_ends_the_wait(bridge, owner, stop_on_error):
         assert (await reply_to(client, kept))["status"] == "ok"
         cells = [run(client, str(number), stop_on_error=stop_on_error) for number in range(3)]
         await until(lambda: owner.runs_waiting == 3)
-        bridge.tell_waiting("Starting")
+        bridge.tell_waiting(WaitingState("Starting"))
         client.session.send(client.control_channel.socket, client.session.msg("interrupt_request", {}))
         assert (await client.get_control_msg(timeout=10))["content"] == {"status": "ok"}
         replies = [await reply_to(client, msg_id) for msg_id in cells]
@@ -281,7 +311,7 @@ async def test_a_cell_is_given_to_a_kernel_that_is_up(bridge, owner):
     async with subscribed(bridge) as client:
         cell = run(client, "cell")
         await until(lambda: owner.runs_waiting == 1)
-        bridge.tell_waiting("Starting")
+        bridge.tell_waiting(WaitingState("Starting"))
         bridge.attach(kernel)
         ((channel, request),) = kernel.received
         assert (channel, request.header_dict()["msg_type"]) == (Channel.SHELL, "kernel_info_request")

@@ -261,11 +261,29 @@ async def test_a_front_end_that_runs_argv_itself(asleep, tmp_path):
     assert process.returncode == 0
 
 
-def test_jupyter_run_prints_the_result_only(asleep, tmp_path):
+def test_jupyter_run_gives_code_to_a_kernel_that_is_there_and_prints_the_result_only(asleep, tmp_path):
     script = tmp_path / "script.py"
     script.write_text("print(6 * 7)")
     done = run(sys.executable, "-m", "jupyter", "run", "--kernel", NAME, str(script))
     assert done.stdout == "42\n"
+    assert "Starting codespace" in done.stderr
+    # Else it would wait in the code, for which `jupyter run` has ten seconds.
+    assert notes_in(done.stderr) == []
+
+
+def notes_in(text: str) -> list[str]:
+    """What was told of the wait."""
+    return re.findall(r"\[codespace-kernels\] (Starting codespace|The kernel is there after \d+) ", text)
+
+
+def test_jupyter_console_prints_one_line_at_the_start_and_one_at_the_end(asleep):
+    done = run(
+        sys.executable, "-m", "jupyter_console", "--kernel", NAME, "--simple-prompt", input="print(6 * 7)\nexit\n"
+    )
+    told = done.stdout + done.stderr
+    assert len(notes_in(told)) == 2
+    assert told.count("[codespace-kernels]") == 2
+    assert "42" in done.stdout
 
 
 def outputs_of(path: Path) -> list:
