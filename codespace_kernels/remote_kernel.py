@@ -37,6 +37,7 @@ class RemoteKernelSpec:
         interrupt_mode: `signal` or `message`; the server there does what it says.
         metadata: The spec's own metadata.
         resources: Content of the spec's logo files, by file name.
+        versions: Of `python` and `ipython` behind it, as far as they are known without starting the kernel.
     """
 
     name: str
@@ -45,6 +46,7 @@ class RemoteKernelSpec:
     interrupt_mode: str = "signal"
     metadata: dict[str, Any] = dataclasses.field(default_factory=dict)
     resources: dict[str, bytes] = dataclasses.field(default_factory=dict, repr=False)
+    versions: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Give a JSON object; resources in base64."""

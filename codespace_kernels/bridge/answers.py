@@ -24,21 +24,24 @@ _LANGUAGES: dict[str, dict[str, Any]] = {
 """What the usual kernels of these languages say of themselves, by language in lower case."""
 
 
-def guessed_kernel_info(language: str, where: str) -> dict[str, Any]:
+def guessed_kernel_info(language: str, where: str, versions: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Give a `kernel_info_reply` for a kernel that never answered yet.
 
     Args:
         language: As the kernelspec has it; empty counts as Python.
         where: Where the kernel will run, for the banner.
+        versions: Of `python` and `ipython`, as far as they are known.
     """
     language = language or "python"
+    versions = versions or {}
+    version = versions.get("python", "")
     return {
         "status": "ok",
         "protocol_version": PROTOCOL_VERSION,
-        "implementation": language,
-        "implementation_version": "",
-        "language_info": {"name": language, "version": "", **_LANGUAGES.get(language.lower(), {})},
-        "banner": f"{language} in {where}",
+        "implementation": "ipython" if "ipython" in versions else language,
+        "implementation_version": versions.get("ipython", ""),
+        "language_info": {"name": language, "version": version, **_LANGUAGES.get(language.lower(), {})},
+        "banner": f"{language} {version} in {where}" if version else f"{language} in {where}",
         "help_links": [],
     }
 

@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from codespace_kernels import __version__
+from codespace_kernels.bridge import guessed_kernel_info
 from codespace_kernels.broker.accounts import Accounts
 from codespace_kernels.broker.kept import KeptKernel, KeptKernels, is_same_notebook
 from codespace_kernels.broker.kernel_infos import KernelInfos
@@ -18,12 +19,15 @@ from codespace_kernels.broker.workspaces import ACTIVITY_INTERVAL, SessionState,
 from codespace_kernels.errors import KernelNotFoundError
 from codespace_kernels.providers.base import WorkspaceState
 from codespace_kernels.settings import state_dir
+from codespace_kernels.target import Target
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from codespace_kernels.broker.protocol import Access, KernelRequest
     from codespace_kernels.progress import Progress
+    from codespace_kernels.remote_kernel import RemoteKernelSpec
+    from codespace_kernels.target import Account
 
 
 class Broker:
@@ -114,12 +118,25 @@ class Broker:
         if install_ipykernel:
             await host.install_ipykernel(install_ipykernel, progress)
         specs = await host.kernelspecs()
+        await self._learn(access.account, workspace.name, specs)
         return {
             "workspace": {**workspace.to_json(), "state": WorkspaceState.RUNNING.value},
             "connection": host.description,
             "offers": host.offers,
             "kernelspecs": {name: spec.to_json() for name, spec in specs.items()},
         }
+
+    async def _learn(self, account: Account, workspace: str, specs: Mapping[str, RemoteKernelSpec]) -> None:
+        """Remember what is known of kernels that may never have run: front ends ask for it before one does."""
+        news = [
+            self._infos.put_guess(
+                Target(account, workspace, name), guessed_kernel_info(spec.language, workspace, spec.versions)
+            )
+            for name, spec in specs.items()
+            if spec.versions
+        ]
+        if any(news):
+            await asyncio.to_thread(self._infos.save, self._infos.to_text())
 
     async def disconnect(self, access: Access, name: str) -> dict[str, Any]:
         """Give up the connection to a workspace; its kernels end."""

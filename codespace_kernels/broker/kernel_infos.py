@@ -51,6 +51,15 @@ class KernelInfos:
             del self._infos[next(iter(self._infos))]
         return True
 
+    def put_guess(self, target: Target, content: dict[str, Any]) -> bool:
+        """Remember what is known without a reply, unless there is a reply of the same version of the language.
+
+        Returns:
+            Whether it says something new, so that `save` is of use.
+        """
+        known = (self.get(target) or {}).get("language_info", {})
+        return known.get("version") != content["language_info"]["version"] and self.put(target, content)
+
     def to_text(self) -> str:
         """Give the file's content."""
         return json.dumps({"version": VERSION, "kernels": self._infos})

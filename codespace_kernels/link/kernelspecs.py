@@ -21,6 +21,7 @@ def read_kernelspecs(answer: Mapping[str, Any], raw: Sequence[bytes]) -> dict[st
             language=spec.get("language") or "",
             interrupt_mode=spec.get("interrupt_mode") or "signal",
             metadata=spec.get("metadata") or {},
+            versions=spec.get("versions") or {},
             resources={file: next(contents) for file in spec["resources"]},
         )
     return specs

@@ -13,6 +13,7 @@ from typing import Any, Awaitable, Callable, Dict, List, Optional, Set, Tuple
 
 from .. import __version__
 from .kernels import CommandError, Kernels
+from .versions import versions_of
 from .watch import KernelWatch
 
 log = logging.getLogger(__name__)
@@ -237,9 +238,15 @@ class ServerCommands:
     async def _list_specs(self, request: Dict[str, Any]) -> Answer:
         specs: Dict[str, Any] = {}
         raw: List[bytes] = []
-        for name, entry in self._kernels.specs().items():
+        entries = self._kernels.specs()
+        known = await versions_of({name: entry["spec"] for name, entry in entries.items()})
+        for name, entry in entries.items():
             resources = _read_resources(entry["resource_dir"])
-            specs[name] = {**_public(entry["spec"]), "resources": sorted(resources)}
+            specs[name] = {
+                **_public(entry["spec"]),
+                "versions": known.get(name, {}),
+                "resources": sorted(resources),
+            }
             raw += [resources[key] for key in sorted(resources)]
         return {"kernelspecs": specs}, raw
 

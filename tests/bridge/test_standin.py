@@ -428,6 +428,13 @@ def test_a_guess_is_sound(language):
     json.dumps(info, allow_nan=False)
 
 
+def test_a_guess_has_the_versions_that_are_known():
+    info = guessed_kernel_info("python", "hello", {"python": "3.12.1", "ipython": "8.20"})
+    assert info["language_info"]["version"] == "3.12.1"
+    assert (info["implementation"], info["implementation_version"]) == ("ipython", "8.20")
+    assert info["banner"] == "python 3.12.1 in hello"
+
+
 async def test_a_kernel_that_is_started_again_before_it_answers_is_asked_again(bridge, owner):
     kernel = MemoryKernel()
     bridge.stand_in(INFO)

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from codespace_kernels.bridge import guessed_kernel_info
 from codespace_kernels.broker.kernel_infos import MAX_BYTES, MAX_KERNELS, KernelInfos
 from codespace_kernels.target import Account, Target
 
@@ -34,6 +35,19 @@ def test_kernels_are_told_apart(tmp_path, other):
     infos = KernelInfos(tmp_path / "infos.json")
     infos.put(TARGET, INFO)
     assert infos.get(other) is None
+
+
+def test_a_guess_takes_no_replys_place_unless_the_language_has_another_version(tmp_path):
+    infos = KernelInfos(tmp_path / "infos.json")
+    guess = guessed_kernel_info("python", "hello", {"python": "3.12.1", "ipython": "8.20"})
+    assert infos.put_guess(TARGET, guess)
+    assert infos.get(TARGET) == guess
+    assert infos.put(TARGET, INFO)
+    assert not infos.put_guess(TARGET, guess)
+    assert infos.get(TARGET) == INFO
+    newer = guessed_kernel_info("python", "hello", {"python": "3.13.0"})
+    assert infos.put_guess(TARGET, newer)
+    assert infos.get(TARGET) == newer
 
 
 FOREIGN = [

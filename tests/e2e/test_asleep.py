@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import platform
 import re
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import nbformat
@@ -79,7 +81,10 @@ async def test_opening_wakes_nothing_and_running_does(asleep):
     asleep.set("payment", count=1)
     async with running_kernel(NAME) as (manager, client):
         info = await reply_to(client, client.kernel_info())
-        assert info["content"]["language_info"]["name"] == "python"
+        language = info["content"]["language_info"]
+        # The kernel has never run: `connect` asked its Python.
+        assert (language["name"], language["version"]) == ("python", platform.python_version())
+        assert info["content"]["implementation_version"] == version("ipython")
         assert (await reply_to(client, client.complete("impor")))["content"]["matches"] == []
         assert (await execute(client, "x = 1", silent=True))[-1]["content"]["status"] == "ok"
         async with connected(manager):

@@ -6,8 +6,12 @@ import asyncio
 import hashlib
 import json
 import os
+import platform
+import shutil
 import signal
+import sys
 import uuid
+from importlib.metadata import version
 from pathlib import Path
 
 import httpx
@@ -30,6 +34,32 @@ async def delete_over_rest(client: LinkClient, method: str, path: str) -> None:
         url = f"http://127.0.0.1:{info['port']}{info['base_url']}{path}"
         answer = await http.request(method, url, headers={"Authorization": f"token {info['token']}"}, timeout=30)
         answer.raise_for_status()
+
+
+async def test_versions_are_told_of_the_pythons_that_run_kernels(client: LinkClient, home: Path) -> None:
+    commands = {
+        "own": [sys.executable, "-Xfrozen_modules=off", "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+        "servers": ["python3", "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+        "missing": ["/nowhere/python3", "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+        "no-python": ["/bin/echo", "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+        "other": [sys.executable, "-m", "bash_kernel", "-f", "{connection_file}"],
+        "empty": [],
+    }
+    folders = [home / "jupyter" / "kernels" / name for name in commands]
+    for folder, argv in zip(folders, commands.values(), strict=True):
+        folder.mkdir(parents=True)
+        spec = {"argv": argv, "display_name": folder.name, "language": "python"}
+        (folder / "kernel.json").write_text(json.dumps(spec))
+    try:
+        specs = await client.kernelspecs()
+    finally:
+        for folder in folders:
+            shutil.rmtree(folder)
+    known = {"python": platform.python_version(), "ipython": version("ipython")}
+    assert {name: specs[name].versions for name in commands} == {
+        "own": known, "servers": known, "missing": {}, "no-python": {}, "other": {}, "empty": {}
+    }  # fmt: skip
+    assert specs["python3"].versions == known
 
 
 async def test_kernelspecs_come_with_their_logos(client: LinkClient) -> None:
