@@ -41,10 +41,10 @@ async def running_kernel(name: str, **kwargs: Any) -> AsyncIterator[tuple[AsyncK
 
 
 @contextlib.asynccontextmanager
-async def connected(manager: AsyncKernelManager) -> AsyncIterator[AsyncKernelClient]:
-    """Give a client of a running kernel that is ready."""
+async def connected(manager: AsyncKernelManager, **kwargs: Any) -> AsyncIterator[AsyncKernelClient]:
+    """Give a client of a running kernel that is ready, made with what else is told it."""
     # A session of its own: clients that share one share a routing identity, and the later one gets no replies.
-    client = manager.client(session=Session(key=manager.session.key))
+    client = manager.client(session=Session(key=manager.session.key), **kwargs)
     client.start_channels()
     try:
         await client.wait_for_ready(timeout=WAIT)

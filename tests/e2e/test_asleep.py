@@ -253,7 +253,8 @@ async def test_a_front_end_that_runs_argv_itself(asleep, tmp_path):
         command, env={**os.environ, **spec.env, "PATH": os.environ["PATH"]}, stderr=subprocess.PIPE
     )
     try:
-        async with connected(manager) as client:
+        # The manager started nothing: a client that asks it whether the kernel lives gives up after a second.
+        async with connected(manager, parent=None) as client:
             for code in ("import json as started", "value = started.dumps([1])"):
                 messages = await execute(client, code, store_history=False, stop_on_error=False)
                 assert kinds(messages) == ["busy", "idle", "execute_reply"]
