@@ -11,6 +11,7 @@ import zmq
 
 from codespace_kernels.bridge.activity import IDLE_GRACE, Activity
 from codespace_kernels.bridge.busy_answers import BusyAnswers
+from codespace_kernels.bridge.delivery import PatientDelivery
 from codespace_kernels.bridge.earlier import EarlierOutput
 from codespace_kernels.bridge.gate import LocalGate
 from codespace_kernels.bridge.late_answers import LateAnswers
@@ -103,6 +104,7 @@ class KernelBridge:
         self._gaps = 0
         self._last_activity = time.time()
         self._pump = self._start_pump()
+        self._questions = PatientDelivery(sockets.by_channel[Channel.STDIN], self._pump.sent_on)
 
     @classmethod
     async def bind(
@@ -210,7 +212,12 @@ class KernelBridge:
         if kernel is not None:
             kernel.listen(None)
             self._kernel = self._coming = None
-            self._late.clear()
+            self._forget_requests()
+
+    def _forget_requests(self) -> None:
+        """Expect no answers of a kernel's process that is gone, and ask none of its questions any more."""
+        self._late.clear()
+        self._questions.forget()
 
     def leave(self) -> UnattendedKernel | None:
         """Let go of the kernel and have it listened to without clients; None where there is none."""
@@ -327,6 +334,7 @@ class KernelBridge:
             WaitTimeoutError: No answer in time.
         """
         if self._kernel is not None:
+            self._questions.forget()
             await self._kernel.interrupt()
         elif not self._stand_in.active:
             raise no_kernel()
@@ -389,12 +397,12 @@ class KernelBridge:
         if state is KernelState.RESTARTING:
             self._activity.reset("starting")
             if self._coming is None:
-                self._late.clear()
+                self._forget_requests()
         elif state is KernelState.DEAD:
             self.tell_running(reason)
             self._coming = None
             self._stand_in.fail(KernelStartError.__name__, reason)
-            self._late.clear()
+            self._forget_requests()
             self._activity.reset("dead")
         elif state is KernelState.ALIVE:
             self._activity.revived()
@@ -426,10 +434,13 @@ class KernelBridge:
         frames = self._gate.give(channel, message)
         if frames is None or self._closed:
             return
+        self._to_clients[channel] += 1
+        if channel is Channel.STDIN:
+            self._questions.send(frames)
+            return
         socket = self._sockets.by_channel[channel]
         big = any(len(frame) > _ZERO_COPY_BYTES for frame in frames)
         socket.send_multipart(frames, zmq.NOBLOCK, copy=not big, track=False)
-        self._to_clients[channel] += 1
         self._pump.sent_on(socket)
 
     def _execution_state_changed(self, state: str) -> None:

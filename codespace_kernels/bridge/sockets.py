@@ -84,6 +84,9 @@ class LocalSockets:
         sockets, bound = {}, {}
         for name, port in wanted._asdict().items():
             socket = self._make(zmq.XPUB if name == "iopub" else zmq.ROUTER)
+            if name == "stdin":
+                # Who sends on it hears of a client that is not connected; see `PatientDelivery`.
+                socket.set(zmq.ROUTER_MANDATORY, 1)
             sockets[name], bound[name] = socket, _bind(socket, name, self.ip, port)
         heartbeat = sockets.pop("hb")
         return {Channel[name.upper()]: socket for name, socket in sockets.items()}, heartbeat, Ports(**bound)
