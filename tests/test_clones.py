@@ -1,8 +1,9 @@
+import shutil
 import subprocess
 
 import pytest
 
-from codespace_kernels.clones import ClonePlace, notebook_folder, place_of
+from codespace_kernels.clones import ClonePlace, notebook_folder, place_of, repositories_at
 
 
 @pytest.fixture
@@ -21,14 +22,74 @@ def clone(tmp_path):
 
 def test_place_names_every_remotes_repository_and_no_password(clone):
     place = place_of(clone / "notebooks" / "ä b")
-    assert place == ClonePlace(("hubot/ml", "mona/ml", "octocat/ml"), "notebooks/ä b")
+    repositories = ("github.com/hubot/ml", "github.com/mona/ml", "github.com/octocat/ml")
+    assert place == ClonePlace(repositories, "notebooks/ä b")
 
 
 def test_folder_is_for_clones_of_the_same_repository_only(clone):
     place = place_of(clone / "notebooks")
-    assert place.folder_in("octocat/ML") == "notebooks"
-    assert place.folder_in("octocat/other") == ""
+    assert place.folder_in("github.com/octocat/ML") == "notebooks"
+    assert place.folder_in("github.com/octocat/other") == ""
+    assert place.folder_in("gitlab.com/octocat/ml") == ""
+    assert place.folder_in("octocat/ml") == ""
     assert place.folder_in("") == ""
+
+
+def test_a_forks_clone_is_known_by_its_upstream_too(clone):
+    place = place_of(clone / "notebooks")
+    assert place.folder_in("github.com/hubot/ml") == place.folder_in("github.com/mona/ml") == "notebooks"
+
+
+@pytest.mark.parametrize(
+    ("address", "repository"),
+    [
+        ("https://github.com/octocat/ml", "github.com/octocat/ml"),
+        ("https://GitHub.com:443/Octocat/ML.git/", "github.com/octocat/ml"),
+        ("https://www.github.com/octocat/ml", "github.com/octocat/ml"),
+        ("https://mona:secret@acme.ghe.com/octocat/ml.git", "acme.ghe.com/octocat/ml"),
+        ("git://github.com/octocat/ml.git", "github.com/octocat/ml"),
+        ("git@github.com:octocat/ml.git", "github.com/octocat/ml"),
+        ("github.com:/octocat/m.l", "github.com/octocat/m.l"),
+        ("ssh://git@ssh.github.com:443/octocat/ml.git", "github.com/octocat/ml"),
+        ("git@gitlab.com:octocat/ml.git", "gitlab.com/octocat/ml"),
+    ],
+)
+def test_address_names_a_repository_and_its_host(address, repository):
+    assert list(repositories_at(address)) == [repository]
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["/srv/octocat/ml.git", "../octocat/ml", "file:///srv/octocat/ml", "C:/octocat/ml", "c:\\octocat\\ml", "",
+     "https://gitlab.com/group/octocat/ml", "https://[/octocat/ml", "git@-oProxyCommand=x;y:octocat/ml"],
+)  # fmt: skip
+def test_address_of_another_form_names_none(address):
+    assert list(repositories_at(address)) == []
+
+
+def test_host_of_the_users_ssh_configuration_is_looked_up(tmp_path, monkeypatch):
+    ssh = shutil.which("ssh")
+    if ssh is None:
+        pytest.skip("There is no ssh on this machine: no SSH configuration is read.")
+    config = tmp_path / "config"
+    config.write_text("Host github-work\n  HostName ssh.github.com\n  Port 443\n")
+    # ssh finds its configuration by the user's entry in the password file, whatever HOME says.
+    program = tmp_path / "bin" / "ssh"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec {ssh} -F {config} "$@"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=":")
+    assert set(repositories_at("git@github-work:octocat/ml.git")) == {"github.com/octocat/ml", "github-work/octocat/ml"}
+    assert list(repositories_at("https://github-work/octocat/ml.git")) == ["github-work/octocat/ml"]
+
+
+def test_an_abbreviated_host_is_written_out(clone):
+    for arguments in (
+        ["config", "url.git@github.com:.insteadOf", "gh:"],
+        ["remote", "set-url", "origin", "gh:octocat/other"],
+    ):
+        subprocess.run(["git", *arguments], cwd=clone, check=True)
+    assert place_of(clone / "notebooks").folder_in("github.com/octocat/other") == "notebooks"
 
 
 def test_no_clone_has_no_place(tmp_path):

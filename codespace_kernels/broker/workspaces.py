@@ -59,6 +59,9 @@ class SessionState(enum.Enum):
 class WorkspaceSession:
     """One workspace: connected once, shared by all kernels and front ends.
 
+    Attributes:
+        repository: `host/owner/name` of what it is a clone of, empty where there is none or while it is not known.
+
     Args:
         account: Whose workspace.
         name: The provider's name of the workspace.
@@ -146,7 +149,7 @@ class WorkspaceSession:
         self._become(SessionState.CONNECTING)
         try:
             running = await provider.ensure_running(self.name, self._report, start=start, timeout=timeout)
-            self.repository = running.repository
+            self.repository = f"{provider.git_host}/{running.repository}" if running.repository else ""
             # Imported here: a broker must answer before SSH and gRPC are loaded.
             from codespace_kernels.broker.hosts import open_host
 

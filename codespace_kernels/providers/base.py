@@ -110,6 +110,10 @@ class JupyterUrl(Protocol):
 class Provider(Protocol):
     """One account at one provider. Made by `providers.registry.make_provider`."""
 
+    @property
+    def git_host(self) -> str:
+        """Host in the addresses of the repositories that its workspaces are clones of: `github.com`."""
+
     async def list(self) -> list[Workspace]:
         """List the account's workspaces. Costs no money and starts nothing."""
 

@@ -20,6 +20,7 @@ from codespace_kernels.errors import (
 from codespace_kernels.github.auth import find_gh, gh_account, gh_environment, token_sources
 from codespace_kernels.github.client import GitHubClient
 from codespace_kernels.github.codespaces import CodespacesApi
+from codespace_kernels.github.hosts import host_of, is_loopback
 from codespace_kernels.github.models import Codespace, Phase
 from codespace_kernels.github.waiting import ConnectableWait, Pace
 from codespace_kernels.progress import Progress, ProgressEvent, silent
@@ -96,6 +97,12 @@ class CodespacesProvider:
     def for_account(cls, account: Account, env: Mapping[str, str], token: str | None, transport: str) -> Self:
         """Make the provider of an account, as `registry.make_provider` wants it."""
         return cls(GitHubClient(account, token_sources(account, env, token)), env=env, transport=transport)
+
+    @property
+    def git_host(self) -> str:
+        """See `Provider.git_host`; an emulator on this machine plays github.com, and serves no clones itself."""
+        api_url = self._client.account.api_url
+        return "github.com" if is_loopback(api_url) else host_of(api_url)
 
     # Finding.
 

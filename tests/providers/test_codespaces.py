@@ -10,6 +10,8 @@ import pytest
 from codespace_kernels import errors
 from codespace_kernels.progress import silent
 from codespace_kernels.providers.base import CreateRequest, WorkspaceState
+from codespace_kernels.providers.github import CodespacesProvider
+from codespace_kernels.target import Account
 
 
 async def test_list(provider, name):
@@ -25,6 +27,22 @@ async def test_list(provider, name):
     assert workspace.billable_owner == "octocat"
     assert workspace.last_used_at
     assert workspace.web_url
+
+
+@pytest.mark.parametrize(
+    ("api_url", "host"),
+    [
+        ("https://api.github.com", "github.com"),
+        ("https://api.acme.ghe.com", "acme.ghe.com"),
+        ("https://ghe.example.com/api/v3", "ghe.example.com"),
+        # The emulator plays github.com.
+        ("http://127.0.0.1:4711", "github.com"),
+    ],
+)
+async def test_git_host(api_url, host):
+    provider = CodespacesProvider.for_account(Account(api_url=api_url), {}, "token", "auto")
+    assert provider.git_host == host
+    await provider.close()
 
 
 async def test_list_takes_all_pages(provider, add_codespace):
