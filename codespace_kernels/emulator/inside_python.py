@@ -13,6 +13,7 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 from codespace_kernels.errors import EmulatorError
 
@@ -26,6 +27,9 @@ print(json.dumps({"prefix": sys.prefix, "folders": folders, "scripts": os.path.d
 """
 _HERE = "import json, sysconfig, sys; print(json.dumps([sysconfig.get_path('purelib'), sysconfig.get_path('scripts')]))"
 _HAS = "import importlib.util as u, sys; sys.exit(any(u.find_spec(name) is None for name in sys.argv[1:]))"
+
+_NO_WARNING = ["-Xfrozen_modules=off"]
+"""As `ipykernel install` has it: else the debugger warns on stderr that it may miss breakpoints."""
 
 _LENT_SCRIPTS = ("jupyter*", "ipython*", "pip*")
 
@@ -134,18 +138,24 @@ class Python:
 
     def _write_kernelspec(self, lender: _Lender) -> None:
         assert self._folder is not None
-        spec = {
-            "argv": [str(self.executable), "-m", "ipykernel_launcher", "-f", "{connection_file}"],
-            "display_name": "Python 3 (ipykernel)",
-            "language": "python",
-            "metadata": {"debugger": True},
-        }
+        spec = _kernelspec_in(lender.prefix)
+        spec["argv"] = [str(self.executable), *_NO_WARNING, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
         folder = self._folder / "share" / "jupyter" / "kernels" / "python3"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "kernel.json").write_text(json.dumps(spec, indent=1), encoding="utf-8")
         for library in lender.folders:
             for logo in Path(library, "ipykernel", "resources").glob("logo-*"):
                 shutil.copyfile(logo, folder / logo.name)
+
+
+def _kernelspec_in(prefix: Path) -> dict[str, Any]:
+    """Read what ipykernel's own wheel put there: the metadata differ between its versions."""
+    path = prefix / "share" / "jupyter" / "kernels" / "python3" / "kernel.json"
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+        spec = json.loads(path.read_text(encoding="utf-8"))
+        if "ipykernel_launcher" in spec["argv"]:
+            return dict(spec)
+    return {"display_name": "Python 3 (ipykernel)", "language": "python", "metadata": {"debugger": True}}
 
 
 def _describe(executable: str) -> _Lender:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -52,6 +53,15 @@ def test_secrets_of_the_outer_user_stay_out(machine: Machine, monkeypatch: pytes
     assert "secret-value" not in " ".join(env.values())
     assert env["NO_PROXY"] == "localhost"
     assert not {"GITHUB_API_URL", "VIRTUAL_ENV", "PYTHONPATH"} & set(env)
+
+
+def test_kernelspec_is_what_ipykernels_installer_writes(machine: Machine, tmp_path: Path) -> None:
+    run_inside(machine, "python", "-m", "ipykernel", "install", "--prefix", str(tmp_path))
+    installed, own = (
+        prefix / "share" / "jupyter" / "kernels" / "python3" for prefix in (tmp_path, machine.spec.folder / "python")
+    )
+    assert json.loads((own / "kernel.json").read_text()) == json.loads((installed / "kernel.json").read_text())
+    assert {file.name for file in own.iterdir()} == {file.name for file in installed.iterdir()}
 
 
 def test_jupyter_folders_are_inside_the_home(machine: Machine) -> None:
