@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -15,6 +16,10 @@ from codespace_kernels.broker.client import BrokerClient
 
 WAIT = 60.0
 """Seconds that a single step may take on a busy machine."""
+
+REPOSITORY = Path(__file__).parents[2]
+SCREENSHOTS = Path(os.environ.get("TEST_ARTIFACTS", REPOSITORY / "artifacts")) / "screenshots"
+"""Where a picture of each front end's last state is kept: CI keeps the folder that `TEST_ARTIFACTS` names."""
 
 
 def run(*command: str, timeout: float = 120.0, **kwargs) -> subprocess.CompletedProcess[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import queue
 import shutil
 import signal
 import socket
@@ -16,13 +15,10 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from jupyter_client.manager import KernelManager
-from jupyter_client.threaded import ThreadedKernelClient, ThreadedZMQSocketChannel
-from traitlets import Type
 
 from codespace_kernels.broker.client import BrokerClient
 
-from .conftest import WAIT, run, wait_until
+from .conftest import REPOSITORY, SCREENSHOTS, run, wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -98,34 +94,21 @@ def test_jupyter_console(kernel_name):
     wait_until(nothing_is_left, "the kernel to end")
 
 
-def test_qtconsoles_client(kernel_name):
-    """The part of qtconsole's client that needs no Qt: jupyter_client's client with a thread for its channels.
-
-    `qtconsole.client.QtKernelClient` is this class with Qt signals; Qt itself (200 MB, and a display) is not installed.
-    """
-    answers: queue.Queue[dict] = queue.Queue()
-
-    class Channel(ThreadedZMQSocketChannel):
-        def call_handlers(self, msg: dict) -> None:
-            answers.put(msg)
-
-    class Client(ThreadedKernelClient):
-        shell_channel_class = control_channel_class = Type(Channel)
-        iopub_channel_class = stdin_channel_class = Type(Channel)
-
-    manager = KernelManager(kernel_name=kernel_name)
-    manager.start_kernel()
-    client = Client(**manager.get_connection_info(session=True))
-    client.start_channels()
-    try:
-        client.execute("print(6 * 7)")
-        while (message := answers.get(timeout=WAIT))["content"].get("name") != "stdout":
-            pass
-        assert message["content"]["text"] == "42\n"
-        assert client.is_alive()
-    finally:
-        client.stop_channels()
-        manager.shutdown_kernel()
+def test_qtconsole(kernel_name, account):
+    needed = run(sys.executable, "-c", "import qtconsole, PySide6.QtWidgets, PySide6.QtTest")
+    if needed.returncode != 0:
+        pytest.skip(f"qtconsole is not run: {needed.stderr.strip().splitlines()[-1]}")
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    done = run(sys.executable, "-m", "tests.e2e.qtconsole_session", kernel_name, str(SCREENSHOTS / "qtconsole.png"),
+               cwd=REPOSITORY, env={**os.environ, "QT_QPA_PLATFORM": "offscreen", "QT_API": "pyside6"})  # fmt: skip
+    assert done.returncode == 0
+    shown = json.loads(done.stdout.splitlines()[-1])
+    assert f"\nin {account.codespace}\n" in shown["output"]
+    assert "Hello Mona" in shown["answer"]
+    assert "remarkable" in shown["completion"]
+    assert "KeyboardInterrupt" in shown["interrupt"]
+    assert "\ufffc" in shown["plot"]  # stands for the picture
+    assert "here: False" in shown["restart"]
     wait_until(nothing_is_left, "the kernel to end")
 
 

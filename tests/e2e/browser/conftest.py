@@ -14,15 +14,13 @@ from typing import TYPE_CHECKING
 import nbformat
 import pytest
 
-from ..conftest import wait_until
+from ..conftest import SCREENSHOTS, wait_until
 from .page import STEP, NotebookPage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 TOKEN = "t" * 16
-SCREENSHOTS = Path(os.environ.get("TEST_ARTIFACTS", Path(__file__).parents[3] / "artifacts")) / "screenshots"
-"""Where a picture of each test's last state is kept: CI keeps the folder that `TEST_ARTIFACTS` names."""
 
 NOTEBOOKS = {"jupyterlab": "lab/tree/", "notebook": "notebooks/"}
 """Where each front end shows a notebook."""
