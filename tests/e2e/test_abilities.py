@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shlex
-from pathlib import Path
 
 import pytest
-from jupyter_client.kernelspec import KernelSpecManager
-
-from codespace_kernels.target import Target
 
 from .clients import connected, execute, reply_to, running_kernel, text_of, until_idle
-from .conftest import cli
 
 pytestmark = pytest.mark.e2e
 
@@ -123,35 +116,3 @@ async def test_traceback_has_the_lines_of_the_cell_and_colours(kernel_name):
     assert "\x1b[" in text
     assert "Cell" in text
     assert "return" in text
-
-
-@pytest.fixture
-async def bash_kernel(account, kernel_name):
-    """A kernel of another language, installed in the codespace by its own installer; the specs written anew."""
-    pytest.importorskip("bash_kernel", reason="bash_kernel is not installed: no kernel of another language is run")
-    install = (
-        "import subprocess, sys; print(subprocess.run([sys.executable, '-m', 'bash_kernel.install', '--sys-prefix']))"
-    )
-    async with running_kernel(kernel_name) as (_, client):
-        assert "returncode=0" in text_of(await execute(client, install))
-    done = cli("connect", account.codespace, "--json")
-    specs = {spec["kernel"]: spec["name"] for spec in json.loads(done.stdout)["kernelspecs"]}
-    yield specs["bash"]
-    remove = "import shutil, sys; shutil.rmtree(sys.prefix + '/share/jupyter/kernels/bash')"
-    async with running_kernel(kernel_name) as (_, client):
-        await execute(client, remove)
-    assert cli("connect", account.codespace).returncode == 0
-
-
-async def test_kernel_of_another_language(bash_kernel, account):
-    spec = KernelSpecManager().get_kernel_spec(bash_kernel)
-    assert spec.language == "bash"
-    assert spec.display_name == "Bash · octocat/hello-codespaces (codespace)"
-    assert Target.from_env(spec.env).kernel == "bash"
-    async with running_kernel(bash_kernel) as (_, client):
-        info = await reply_to(client, client.kernel_info())
-        assert info["content"]["language_info"]["name"] == "bash"
-        messages = await execute(client, f"echo {shlex.quote('äöü ✓')}; echo $CODESPACE_NAME; pwd")
-    words, name, folder = text_of(messages).split("\n")[:3]
-    assert (words, name) == ("äöü ✓", account.codespace)
-    assert Path(folder).name == "hello-codespaces"
