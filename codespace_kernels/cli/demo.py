@@ -105,9 +105,11 @@ def show(api_url: str) -> tuple[str, list[connect.WrittenSpec]]:
         specs = connect.write_specs(access, answer, [])
         step(f"Started it and connected by {answer['connection']}; its kernel is now one of this machine's kernels:")
         terminal.print_table(("NAME", "SHOWN AS"), [(spec.name, spec.display_name) for spec in specs])
+        # The emulated codespace has this machine's other kernels, too.
+        kernel = next(spec.name for spec in specs if spec.kernel == "python3")
         notebook = notebook_path()
-        step(f"$ {' '.join(nbconvert(specs[0].name, notebook))}")
-        _show_outputs(notebook, execute(notebook, specs[0].name))
+        step(f"$ {' '.join(nbconvert(kernel, notebook))}")
+        _show_outputs(notebook, execute(notebook, kernel))
     return workspace.name, specs
 
 
