@@ -8,6 +8,8 @@ import re
 import pytest
 from playwright.sync_api import expect
 
+from ..conftest import wait_until
+
 pytestmark = [pytest.mark.e2e, pytest.mark.parametrize("front_end", ["jupyterlab", "notebook"], indirect=True)]
 
 
@@ -74,6 +76,37 @@ def test_plot_appears_inline(open_notebook):
     picture = notebook.run(0).locator("img")
     expect(picture).to_be_visible()
     assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") > 200
+
+
+# How many pixels of the figure are neither white nor transparent.
+_INK = """canvas => {
+    const data = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
+    let ink = 0;
+    for (let i = 0; i < data.length; i += 4) ink += data[i + 3] > 0 && data[i] + data[i + 1] + data[i + 2] < 600;
+    return ink;
+}"""
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ipympl") is None, reason="ipympl is not installed: no plot is clicked")
+def test_plot_as_a_widget_is_drawn_and_clicked(open_notebook):
+    """The figure comes as pictures in binary buffers of a comm, mouse events go the other way."""
+    notebook = open_notebook(
+        "%matplotlib widget\nimport matplotlib.pyplot as plt\n"
+        "figure, axes = plt.subplots()\naxes.plot([0, 1], [0, 1])\n"
+        "def clicked(event):\n    axes.set_title(f'x is {event.xdata:.1f}')\n    axes.fill_between([0, 1], [1, 1])\n"
+        "    figure.canvas.draw()\n"
+        "figure.canvas.mpl_connect('button_press_event', clicked)\nplt.show()",
+        "print(axes.get_title())",
+    )
+    canvas = notebook.run(0).locator("canvas").first
+    expect(canvas).to_be_visible()
+    wait_until(lambda: canvas.evaluate(_INK) > 1000, "the figure")
+    before = canvas.evaluate(_INK)
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    notebook.page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    wait_until(lambda: canvas.evaluate(_INK) > 5 * before, "the filled figure")
+    expect(notebook.run(1)).to_have_text(re.compile(r"^x is 0\.[456]\s*$"))
 
 
 def test_cleared_output_is_replaced_and_a_traceback_is_coloured(open_notebook):
