@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
+import sys
+from pathlib import Path
 
 import pytest
+
+from codespace_kernels.broker.client import BrokerClient
 
 from .clients import connected, execute, reply_to, running_kernel, text_of, until_idle
 
@@ -105,6 +111,67 @@ get_comm_manager().register_target('mirror', target)
         client.shell_channel.send(opened)
         (answer,) = await send_to_comm(client, "large", {}, data)
     assert bytes(answer["buffers"][0]) == data[::-1]
+
+
+class PeakMemory:
+    """How many bytes a process takes at most beyond what it has now; Linux only."""
+
+    def __init__(self, pid: int) -> None:
+        self._folder = Path("/proc", str(pid))
+        # Begins the count of the highest use anew.
+        (self._folder / "clear_refs").write_text("5")
+        self._before = self._of("VmRSS")
+
+    def growth(self) -> int:
+        """Give it for the time since this was made."""
+        return self._of("VmHWM") - self._before
+
+    def _of(self, name: str) -> int:
+        return 1024 * int(re.search(rf"{name}:\s*(\d+)", (self._folder / "status").read_text())[1])
+
+
+def digest(text: str) -> str:
+    """What two long texts are compared by: pytest would show their difference for minutes."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+async def printed(client):
+    """A thousand messages."""
+    lines = "chr(97 + i % 26) * 99_999 + '\\n'"
+    messages = await execute(client, f"for i in range(1000): print({lines}, end='', flush=True)")
+    assert digest(text_of(messages)) == digest("".join(chr(97 + i % 26) * 99_999 + "\n" for i in range(1000)))
+
+
+async def shown(client):
+    """One message."""
+    messages = await execute(client, "display({'text/plain': 'ü' * 50_000_000}, raw=True)")
+    (display,) = [m["content"] for m in messages if m["msg_type"] == "display_data"]
+    assert digest(display["data"]["text/plain"]) == digest("ü" * 50_000_000)
+
+
+async def answered(client):
+    """One message to the kernel."""
+    asked = client.execute("import hashlib\nprint(hashlib.sha256(input().encode()).hexdigest())", allow_stdin=True)
+    await client.get_stdin_msg(timeout=30)
+    answer = "ü" * 50_000_000
+    client.input(answer)
+    assert text_of(await until_idle(client, asked)) == digest(answer) + "\n"
+
+
+async def run(client):
+    """Code of a tenth of that: IPython alone takes a second to compile 5 MB, the way there next to nothing."""
+    messages = await execute(client, f"text = {'x' * 10_000_000!r}\nprint(len(text))")
+    assert text_of(messages) == "10000000\n"
+
+
+async def test_text_of_100_megabytes_comes_whole_with_bounded_memory(kernel_name):
+    async with running_kernel(kernel_name) as (_, client):
+        broker = PeakMemory(BrokerClient().call("GET", "")["pid"]) if sys.platform == "linux" else None
+        for carried in (printed, shown, answered, run):
+            await carried(client)
+    if broker is not None:
+        # A message is held while it is cut into frames, and its parts until they are acknowledged.
+        assert broker.growth() < 6 * LARGE
 
 
 async def test_traceback_has_the_lines_of_the_cell_and_colours(kernel_name):
