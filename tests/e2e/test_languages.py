@@ -16,6 +16,7 @@ from codespace_kernels.target import Target
 
 from .clients import execute, reply_to, running_kernel, text_of, until_idle
 from .conftest import WAIT, cli
+from .vscode import VSCodeKernel, find_specs
 
 pytestmark = pytest.mark.e2e
 
@@ -133,3 +134,21 @@ async def test_r(r_kernel, account):
         assert (await reply_to(client, busy))["content"]["status"] == "abort"
         assert text_of(await until_idle(client, busy)) == ""
         assert text_of(await execute(client, "cat(6 * 7)")) == "42"
+
+
+def test_r_in_vscode(r_kernel, tmp_path):
+    """As VS Code runs it: `language` as in the remote spec, and none of the code that it runs for Python."""
+    spec = find_specs()[r_kernel]
+    assert (spec.content["language"], spec.is_python) == ("R", False)
+    kernel = VSCodeKernel(spec, tmp_path / "r.ipynb")
+    try:
+        kernel.wait_for_ports()
+        # R answers on shell only, which is enough.
+        info = kernel.wire.reply(kernel.shake_hands()[0])
+        assert info.content["language_info"]["name"] == "R"
+        assert kernel.execute("cat(6 * 7)").text == "42"
+        asked = kernel.wire.send("shell", "complete_request", {"code": "Sys.gete", "cursor_pos": 8})
+        assert kernel.wire.reply(asked).content["matches"] == ["Sys.getenv"]
+        kernel.stop()
+    finally:
+        kernel.end()

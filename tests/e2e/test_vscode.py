@@ -1,6 +1,7 @@
 """VS Code's contract with a kernel that it runs itself, played message for message (see `vscode`).
 
-Everything but VS Code is real: the written kernelspec, the launcher, the broker, the emulated codespace. Not played:
+Everything but VS Code is real: the written kernelspec, the launcher, the broker, the emulated codespace. What VS Code's
+features need of a kernel is in `test_vscode_abilities`. Not played:
 
 - The kernel list on the screen (what is starred, sorted, remembered; its refresh button): no code of ours takes part.
 - Untrusted folders, Restricted Mode: our specs stand in the user's own folder, which is trusted.
@@ -281,50 +282,13 @@ def test_a_cancelled_input_is_an_empty_one(kernel):
     assert kernel.finish_cell(cell).text.endswith("''\n")
 
 
-def test_the_debugger_talks_on_control_and_iopub(kernel):
-    def ask(command: str, number: int, **arguments: object) -> dict:
-        asked = kernel.wire.send(
-            "control", "debug_request", {"type": "request", "seq": number, "command": command, "arguments": arguments}
-        )
-        reply = kernel.wire.reply(asked)
-        assert reply.channel == "control"
-        kernel.wire.idle(asked)
-        return reply.content
-
+def test_the_debugger_answers_while_a_cell_runs(kernel):
     busy = kernel.send_cell("import time\nprint('running', flush=True)\ntime.sleep(600)")
     kernel.wait_for_output(busy, "running")
-    # Answered while a cell runs: control is a channel of its own.
-    assert ask("debugInfo", 1)["body"]["isStarted"] is False
+    # Control is a channel of its own.
+    assert kernel.debug("debugInfo")["body"]["isStarted"] is False
     kernel.interrupt()
     kernel.finish_cell(busy)
-    client = {"clientID": "vscode", "adapterID": "", "pathFormat": "path", "linesStartAt1": True}
-    assert ask("initialize", 2, **client)["success"]
-    assert ask("attach", 3)["success"]
-    event = kernel.wire.first(lambda m: m.kind == "debug_event" and m.content["event"] == "initialized", "the debugger")
-    assert event.channel == "iopub"
-    path = ask("dumpCell", 4, code="x = 1")["body"]["sourcePath"]
-    assert path.endswith(".py")
-
-
-ECHO = """
-from comm import get_comm_manager
-def target(comm, message):
-    @comm.on_msg
-    def answer(msg):
-        comm.send({'n': len(msg['buffers'][0])}, buffers=[bytes(msg['buffers'][0])[::-1], b'\\x00'])
-get_comm_manager().register_target('echo', target)
-"""
-
-
-def test_widgets_carry_their_buffers_both_ways(kernel):
-    kernel.execute(ECHO)
-    data = os.urandom(1000)
-    kernel.wire.send("shell", "comm_open", {"comm_id": "c1", "target_name": "echo", "data": {}})
-    asked = kernel.wire.send("shell", "comm_msg", {"comm_id": "c1", "data": {}}, buffers=[data])
-    kernel.wire.idle(asked)
-    (answer,) = kernel.wire.published(asked)
-    assert (answer.kind, answer.content["data"]) == ("comm_msg", {"n": 1000})
-    assert answer.buffers == [data[::-1], b"\x00"]
 
 
 LOOSE = """
@@ -363,18 +327,6 @@ def test_a_message_that_is_no_json_at_all_does_not_end_the_channel(kernel):
 def test_output_keeps_its_order_and_comes_whole(kernel):
     ran = kernel.execute("for i in range(20000): print(i, flush=i % 100 == 0)")
     assert ran.text == "".join(f"{i}\n" for i in range(20000))
-
-
-def test_completion_code_that_updates_a_display_from_a_thread(kernel):
-    """The form in which VS Code asks for Python completions."""
-    ran = kernel.execute(
-        "import threading\nfrom IPython.display import display, update_display\n"
-        "display({'application/vnd.x': 0}, raw=True, display_id='c')\n"
-        "t = threading.Thread(target=lambda: update_display({'application/vnd.x': 1}, raw=True, display_id='c'))\n"
-        "t.start(); t.join()",
-    )
-    (update,) = [m for m in ran.outputs if m.kind == "update_display_data"]
-    assert update.content["data"] == {"application/vnd.x": 1}
 
 
 # The end.

@@ -372,6 +372,7 @@ class VSCodeKernel:
         self.info, self.connection_file = new_connection_file(spec)
         self.process = self._spawn(env)
         self._wire: Wire | None = None
+        self._debugged = 0
 
     @property
     def wire(self) -> Wire:
@@ -478,6 +479,22 @@ class VSCodeKernel:
         asked = self.wire.send("control", "interrupt_request", {})
         assert self.wire.reply(asked, 10).kind == "interrupt_reply"
         self.wire.idle(asked, 10)
+
+    def debug(self, command: str, **arguments: object) -> dict[str, Any]:
+        """Make a request of the debugger's protocol; give its answer."""
+        self._debugged += 1
+        content = {"type": "request", "seq": self._debugged, "command": command, "arguments": arguments}
+        asked = self.wire.send("control", "debug_request", content)
+        reply = self.wire.reply(asked)
+        assert reply.channel == "control"
+        self.wire.idle(asked)
+        return reply.content
+
+    def debug_event(self, event: str) -> dict[str, Any]:
+        """Wait for something that the debugger tells."""
+        told = self.wire.first(lambda m: m.kind == "debug_event" and m.content["event"] == event, f"the event {event}")
+        assert told.channel == "iopub"
+        return told.content
 
     # The end.
 
