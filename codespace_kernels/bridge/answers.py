@@ -68,6 +68,14 @@ def answer(msg_type: str, content: Mapping[str, Any], kernel_info: Mapping[str, 
     return None if found is None else {"status": "ok", **found}
 
 
+def harmless(execute: Mapping[str, Any]) -> dict[str, Any]:
+    """Give the content under which a background execution that was answered already goes to the kernel.
+
+    Nobody is there any more to give input, and a failure is not the fault of the cells behind it.
+    """
+    return {**execute, "allow_stdin": False, "stop_on_error": False}
+
+
 EXECUTED: dict[str, Any] = {"status": "ok", "execution_count": 0, "payload": [], "user_expressions": {}}
 """The reply to an execution of which nobody will see the result."""
 

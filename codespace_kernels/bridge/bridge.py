@@ -22,7 +22,7 @@ from codespace_kernels.bridge.requests import LifecycleRequests, RequestHandler,
 from codespace_kernels.bridge.sockets import LocalSockets, Ports
 from codespace_kernels.bridge.standin import StandIn
 from codespace_kernels.bridge.stats import BridgeStats
-from codespace_kernels.bridge.unattended import UnattendedKernel
+from codespace_kernels.bridge.unattended import UnattendedKernel, is_reply_to_run_of
 from codespace_kernels.bridge.waiting_line import WaitingLine
 from codespace_kernels.bridge.waiting_notes import WaitingNotes
 from codespace_kernels.errors import KernelStartError, SettingsError
@@ -96,6 +96,7 @@ class KernelBridge:
         self._stand_in = StandIn(
             self._messages, self._send, self._queue, self._activity, self._late, self._run_waits, line
         )
+        self._question: Message | None = None
         self._kernel: RemoteKernel | None = None
         self._coming: RemoteKernel | None = None
         self._closed = False
@@ -217,6 +218,7 @@ class KernelBridge:
     def _forget_requests(self) -> None:
         """Expect no answers of a kernel's process that is gone, and ask none of its questions any more."""
         self._late.clear()
+        self._question = None
         self._questions.forget()
 
     def leave(self) -> UnattendedKernel | None:
@@ -226,7 +228,7 @@ class KernelBridge:
         kernel, self._kernel = self._kernel, None
         if kernel is None:
             return None
-        unattended = UnattendedKernel(kernel, self._activity, self._earlier.store)
+        unattended = UnattendedKernel(kernel, self._activity, self._earlier.store, self._question)
         kernel.listen(unattended)
         return unattended
 
@@ -242,6 +244,7 @@ class KernelBridge:
         self._activity.take_over(unattended.activity)
         self._busy_answers.begin(kernel_info, unattended.activity.unfinished)
         self.show_earlier(unattended)
+        self._question = unattended.question
         self._kernel = unattended.kernel
         self._kernel.listen(self)
         self._hand_over(self._kernel)
@@ -319,6 +322,8 @@ class KernelBridge:
     def _forward(self, kernel: RemoteKernel, channel: Channel, message: Message) -> None:
         if self._earlier.active:
             self._earlier.requested(channel, message)
+        if channel is Channel.STDIN:
+            self._question = None
         self._to_kernel[channel] += 1
         kernel.send(channel, message)
 
@@ -363,7 +368,9 @@ class KernelBridge:
                 wanted = self._activity.published(message)
             else:
                 wanted = True
-                if channel is not Channel.STDIN:
+                if channel is Channel.STDIN:
+                    self._question = message
+                else:
                     self._replied(message)
             if (self._late and self._late.holds_back(message)) or (
                 self._earlier.active and self._earlier.takes(channel, message)
@@ -379,6 +386,8 @@ class KernelBridge:
     def _replied(self, message: Message) -> None:
         self._activity.replied(message)
         self._learn(message)
+        if self._question is not None and is_reply_to_run_of(self._question, message):
+            self._question = None
         if self._earlier.active:
             self._earlier.replied(message)
 

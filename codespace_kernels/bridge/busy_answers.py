@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from codespace_kernels.bridge.answers import EXECUTED, is_background
+from codespace_kernels.bridge.answers import EXECUTED, harmless, is_background
 from codespace_kernels.messages import Channel, MalformedMessageError
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class BusyAnswers:
         if channel is Channel.STDIN or not self.active:
             return False
         if msg_type == "kernel_info_request":
-            self._answer(channel, request, msg_type, dict(self._kernel_info))
+            self._answer(channel, request, dict(self._kernel_info))
             return True
         return msg_type == "execute_request" and self._execute(channel, request)
 
@@ -74,16 +74,14 @@ class BusyAnswers:
             return False
         if not is_background(content):
             return False
-        self._answer(channel, request, "execute_request", EXECUTED)
+        self._answer(channel, request, EXECUTED)
         self._late.expect(str(request.header_dict().get("msg_id", "")))
-        harmless = {**content, "allow_stdin": False, "stop_on_error": False}
-        self._forward(channel, request._replace(content=json.dumps(harmless).encode()))
+        self._forward(channel, request._replace(content=json.dumps(harmless(content)).encode()))
         return True
 
-    def _answer(self, channel: Channel, request: Message, msg_type: str, content: dict[str, Any]) -> None:
-        self._send(Channel.IOPUB, self._messages.status("busy", request.header))
-        self._send(channel, self._messages.reply(request, msg_type, content))
-        self._send(Channel.IOPUB, self._messages.status("idle", request.header))
+    def _answer(self, channel: Channel, request: Message, content: dict[str, Any]) -> None:
+        for where, message in self._messages.answered(channel, request, content):
+            self._send(where, message)
         # The last word that a front end hears is what it shows.
         for header in self._activity.running[:1]:
             self._send(Channel.IOPUB, self._messages.status("busy", header))

@@ -8,7 +8,7 @@ import json
 import uuid
 from typing import Any
 
-from codespace_kernels.messages import Message
+from codespace_kernels.messages import Channel, Message
 
 PROTOCOL_VERSION = "5.4"
 """Of the messages made here; `iopub_welcome` came with it."""
@@ -28,6 +28,12 @@ class LocalMessages:
         """Make the reply to a request; it carries the asker's identities."""
         kind = request_type.removesuffix("_request") + "_reply"
         return self._make(kind, request.header, content, request.identities)
+
+    def answered(self, channel: Channel, request: Message, content: dict[str, Any]) -> list[tuple[Channel, Message]]:
+        """Make all that a kernel says when it answers a request at once: busy, the reply, idle."""
+        reply = self.reply(request, str(request.header_dict().get("msg_type", "")), content)
+        busy, idle = (self.status(state, request.header) for state in ("busy", "idle"))
+        return [(Channel.IOPUB, busy), (channel, reply), (Channel.IOPUB, idle)]
 
     def request(self, kind: str) -> Message:
         """Make a request of our own to a kernel, without content."""

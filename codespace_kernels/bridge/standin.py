@@ -8,7 +8,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from codespace_kernels.bridge.answers import EXECUTED, answer, is_background
+from codespace_kernels.bridge.answers import EXECUTED, answer, harmless, is_background
 from codespace_kernels.bridge.waiting_line import WaitingState
 from codespace_kernels.messages import Channel, MalformedMessageError, Message
 
@@ -167,9 +167,7 @@ class StandIn:
             if self._kept == MAX_KEPT + 1:
                 _log.warning("more than %d background executions wait for the kernel; newer ones are lost", MAX_KEPT)
             return
-        # Nobody is there any more to give input, and a failure is not the fault of the cells behind it.
-        harmless = {**content, "allow_stdin": False, "stop_on_error": False}
-        if self._queue.put(channel, request._replace(content=json.dumps(harmless).encode())):
+        if self._queue.put(channel, request._replace(content=json.dumps(harmless(content)).encode())):
             self._late.expect(_id(request))
 
     def _end_runs(self, ename: str, evalue: str, *, follow: bool) -> bool:
@@ -196,10 +194,8 @@ class StandIn:
         self._status("idle", request.header)
 
     def _answer(self, channel: Channel, request: Message, content: dict[str, Any]) -> None:
-        self._status("busy", request.header)
-        msg_type = str(request.header_dict().get("msg_type", ""))
-        self._send(channel, self._messages.reply(request, msg_type, content))
-        self._status("idle", request.header)
+        for where, message in self._messages.answered(channel, request, content):
+            self._send(where, message)
 
     def _status(self, state: str, parent: bytes) -> None:
         self._send(Channel.IOPUB, self._messages.status(state, parent))

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
+def is_reply_to_run_of(question: Message, reply: Message) -> bool:
+    """Tell whether a reply ends the run that asked a question: nobody waits for an answer then."""
+    return reply.parent_dict().get("msg_id") == question.parent_dict().get("msg_id")
+
+
 class UnattendedKernel:
     """Listens to a kernel in a bridge's place: what it writes is kept, what it does is known.
 
@@ -29,20 +34,21 @@ class UnattendedKernel:
         kernel: The kernel.
         activity: What it was doing.
         output: What it wrote for clients that are gone, and nobody has seen yet.
-        changed: Called when it dies, and when it becomes busy or idle.
+        question: An `input_request` that nobody has answered.
 
     Attributes:
         kernel: The kernel.
         output: What it wrote.
-        question: An `input_request` that nobody has answered.
+        question: As above.
+        changed: Called when it dies, and when it becomes busy or idle.
         alive: Whether it lives, as far as is known.
         reason: Why not; a sentence.
     """
 
-    def __init__(self, kernel: RemoteKernel, activity: Activity, output: OutputStore) -> None:
+    def __init__(self, kernel: RemoteKernel, activity: Activity, output: OutputStore, question: Message | None) -> None:
         self.kernel = kernel
         self.output = output
-        self.question: Message | None = None
+        self.question = question
         self.alive = True
         self.reason = ""
         self.changed: Callable[[], None] = lambda: None
@@ -64,6 +70,8 @@ class UnattendedKernel:
                 self.question = message
             else:
                 self.activity.replied(message)
+                if self.question is not None and is_reply_to_run_of(self.question, message):
+                    self.question = None
         except MalformedMessageError as error:
             _log.warning("dropped a message of a kernel that nobody holds: %s", error)
 

@@ -177,3 +177,29 @@ async def test_a_kernel_that_dies_without_clients_tells_why_later(left):
     assert left.alive
     left.state_changed(KernelState.DEAD, "It was killed.")
     assert (left.alive, left.busy, left.reason) == (False, False, "It was killed.")
+
+
+def question(parent: bytes = RUN) -> Message:
+    return make_message("input_request", parent, (b"gone",), {"prompt": "who? ", "password": False})
+
+
+async def test_a_question_that_nobody_answered_is_asked_again(bridge, owner):
+    kernel = MemoryKernel()
+    first = await KernelBridge.bind(key=KEY, owner=Owner())
+    first.attach(kernel)
+    kernel.emit(Channel.IOPUB, make_message("status", RUN, content={"execution_state": "busy"}))
+    kernel.emit(Channel.STDIN, question())
+    unattended = first.leave()
+    await first.close()
+    bridge.take_back(unattended, INFO)
+    async with subscribed(bridge) as client:
+        client.execute("mine", allow_stdin=True)
+        assert (await client.get_stdin_msg(timeout=20))["content"]["prompt"] == "who? "
+
+
+async def test_a_question_whose_run_has_ended_is_not(left):
+    left.message_received(Channel.STDIN, question())
+    left.message_received(Channel.SHELL, make_message("execute_reply", OTHER_RUN))
+    assert left.question is not None
+    left.message_received(Channel.SHELL, make_message("execute_reply", RUN))
+    assert left.question is None
