@@ -11,6 +11,7 @@ import base64
 import contextlib
 import getpass
 import os
+import signal
 import socket
 import sys
 import threading
@@ -195,9 +196,20 @@ def _shut(target: socket.socket) -> None:
         target.shutdown(socket.SHUT_WR)
 
 
+def _give_sessions_usual_signals() -> None:
+    """Let commands begin with the signals that a log-in has.
+
+    A program that a script started in the background, or `nohup` did, ignores some of them, and so do all programs that
+    it starts: a shell then cannot even trap them, and an interrupt from a terminal does nothing.
+    """
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def main() -> None:
     """Serve until the process is ended."""
     descriptor, host_key, authorized_keys = sys.argv[1:]
+    _give_sessions_usual_signals()
     # Of the emulator's Python, no business of the sessions.
     os.environ.pop("PYTHONPATH", None)
     key = paramiko.ECDSAKey.from_private_key_file(host_key)

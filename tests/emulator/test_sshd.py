@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import os
 import shutil
+import signal
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -18,7 +20,7 @@ from codespace_kernels.emulator.machine import Machine, MachineSpec
 from codespace_kernels.emulator.sshd import PORT, create_server
 from codespace_kernels.errors import EmulatorError
 
-from .machine_fixtures import EchoServer, MachineRoom, echo, eventually
+from .machine_fixtures import PATIENCE, EchoServer, MachineRoom, echo, eventually
 
 pytestmark = pytest.mark.skipif(not shutil.which("ssh"), reason="OpenSSH's client is not installed")
 
@@ -59,6 +61,23 @@ class Client:
         return transport
 
 
+def exit_status_of(session: paramiko.Channel) -> int:
+    """Wait for a command's end; paramiko's own wait has no bound."""
+    assert session.status_event.wait(PATIENCE), "the command did not end"
+    return session.recv_exit_status()
+
+
+@contextlib.contextmanager
+def in_the_background() -> Iterator[None]:
+    """Ignore the terminal's signals, as a program that a script started in the background."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGQUIT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 @pytest.fixture(scope="module")
 def room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MachineRoom]:
     # A path that a careless shell or configuration file would break at.
@@ -78,7 +97,9 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def client(request: pytest.FixtureRequest, room: MachineRoom, keys: Path) -> Iterator[Client]:
     machine = room.machine(request.param, sshd=request.param)
     try:
-        room.run(machine.start_ssh_server((keys / "mine.pub").read_text()))
+        # What the server ignores must not be ignored by the commands.
+        with in_the_background():
+            room.run(machine.start_ssh_server((keys / "mine.pub").read_text()))
     except EmulatorError as error:
         pytest.skip(str(error))
     with room.tunnel(machine) as tunnel:
@@ -152,7 +173,7 @@ def test_a_terminals_interrupt_reaches_the_command(client: Client) -> None:
         while b"ready" not in seen:
             seen += session.recv(1000)
         session.sendall(b"\x03")
-        assert session.recv_exit_status() == 9
+        assert exit_status_of(session) == 9
 
 
 def test_a_big_output_arrives_whole(client: Client) -> None:
@@ -179,7 +200,7 @@ def test_many_sessions_on_one_connection(client: Client) -> None:
             session.sendall(b"x\n")
         outputs = [session.makefile("r").read().decode().strip() for session in sessions]
         assert outputs == [f"{number} x" for number in range(20)]
-        assert {session.recv_exit_status() for session in sessions} == {0}
+        assert {exit_status_of(session) for session in sessions} == {0}
 
 
 def test_output_comes_before_the_command_ends(client: Client) -> None:
