@@ -42,6 +42,7 @@ class PortAnnouncer:
         self._opened: set[int] = set()
         # What the next reply is about: a port told (true) or withdrawn (false); None: an answer that waits its turn.
         self._awaited: deque[tuple[int, bool] | None] = deque()
+        self._due = 0
 
     def registered(self, port: int) -> bool:
         """Tell whether the client accepted this port; only then it may open channels to it."""
@@ -83,6 +84,7 @@ class PortAnnouncer:
     def replied(self, accepted: bool) -> None:
         """Take the client's reply to the oldest request that has none yet."""
         with self._lock:
+            self._take_turns()
             awaited = self._awaited.popleft() if self._awaited else None
             if awaited is None:
                 logger.debug("a reply that nothing was asked for")
@@ -97,12 +99,17 @@ class PortAnnouncer:
 
     def answer_in_turn(self) -> None:
         """Give the answers that waited for replies which have come."""
-        while True:
-            with self._lock:
-                if not self._awaited or self._awaited[0] is not None:
-                    return
-                self._awaited.popleft()
+        with self._lock:
+            self._take_turns()
+            due, self._due = self._due, 0
+        for _ in range(due):
             self.answer(accepted=True)
+
+    def _take_turns(self) -> None:
+        """Note the answers whose turn has come: the next reply may be here before the pump comes to give them."""
+        while self._awaited and self._awaited[0] is None:
+            self._awaited.popleft()
+            self._due += 1
 
     def _request(self, kind: str, port: int) -> None:
         with self._lock:
@@ -120,6 +127,9 @@ class PortAnnouncer:
             self._transport.loop.call_later(REPEAT_AFTER[turn], self._repeat, port, turn)
 
     def _repeat(self, port: int, turn: int) -> None:
-        if port in self._accepted and port not in self._opened:
+        if port not in self._told or port in self._opened:
+            return
+        # A client that has not even replied yet is not pressed, but looked at again.
+        if port in self._accepted:
             self._request("tcpip-forward", port)
-            self._repeat_later(port, turn + 1)
+        self._repeat_later(port, turn + 1)

@@ -28,7 +28,8 @@ from codespace_kernels.emulator.tunnels import TunnelService
 T = TypeVar("T")
 
 API_VERSION = {"api-version": "2023-09-27-preview"}
-PATIENCE = 20.0
+PATIENCE = 30.0
+"""Seconds that a single step may take on a busy machine."""
 
 
 def eventually(condition: Callable[[], T], what: str) -> T:
@@ -94,7 +95,7 @@ class MachineRoom:
     ) -> httpx.Response:
         """Call the management API about a machine's tunnel."""
         properties = machine.tunnel_properties()
-        with httpx.Client(trust_env=False, timeout=10) as client:
+        with httpx.Client(trust_env=False, timeout=PATIENCE) as client:
             return client.request(
                 method,
                 f"{properties['serviceUri']}tunnels/{properties['tunnelId']}{path}",
@@ -192,7 +193,7 @@ class TunnelClient(paramiko.Transport):
         self.session_keys = 0
         if cipher:
             self.get_security_options().ciphers = (cipher,)
-        self.start_client(timeout=10)
+        self.start_client(timeout=PATIENCE)
         if login:
             self.auth_none("tunnel")
 
@@ -244,7 +245,7 @@ class TunnelClient(paramiko.Transport):
         return self.global_request("RefreshPorts", wait=True) is not None
 
     def open_port(self, port: int) -> paramiko.Channel:
-        return self.open_channel("forwarded-tcpip", ("127.0.0.1", port), ("", 0), timeout=10)
+        return self.open_channel("forwarded-tcpip", ("127.0.0.1", port), ("", 0), timeout=PATIENCE)
 
     @contextlib.contextmanager
     def listener(self, port: int) -> Iterator[int]:

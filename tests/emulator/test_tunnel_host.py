@@ -7,17 +7,20 @@ import hashlib
 import os
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import paramiko
 import pytest
+from paramiko.common import MSG_GLOBAL_REQUEST
 from paramiko.packet import Packetizer
 from websockets.exceptions import InvalidStatus
 
 from codespace_kernels.emulator.machine import Machine
+from codespace_kernels.emulator.tunnel_ports import REPEAT_AFTER
 
-from .machine_fixtures import RPC_PORT, EchoServer, MachineRoom, TunnelClient, echo, eventually
+from .machine_fixtures import PATIENCE, RPC_PORT, EchoServer, MachineRoom, TunnelClient, echo, eventually
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +45,11 @@ def open_echo(room: MachineRoom, machine: Machine, tunnel: TunnelClient, port: i
     assert tunnel.refresh()
     tunnel.wait_for(port)
     return tunnel.open_port(port)
+
+
+def wait_for_client(connection: socket.socket) -> None:
+    """Wait for a byte: a stock paramiko client loses a channel that is closed before `open_channel` has returned."""
+    connection.recv(1)
 
 
 def read_exactly(channel: paramiko.Channel, size: int) -> bytes:
@@ -112,7 +120,7 @@ def _offered(room: MachineRoom, machine: Machine) -> dict[str, list[str]]:
 
 
 def test_gcm_and_a_session_channel(room: MachineRoom, machine: Machine, tunnel: TunnelClient) -> None:
-    session = tunnel.open_session(timeout=5)
+    session = tunnel.open_session(timeout=PATIENCE)
     assert not session.closed
     with EchoServer(echo) as server:
         channel = open_echo(room, machine, tunnel, server.port)
@@ -122,7 +130,7 @@ def test_gcm_and_a_session_channel(room: MachineRoom, machine: Machine, tunnel: 
 
 def test_direct_tcpip_is_refused(tunnel: TunnelClient) -> None:
     with pytest.raises(paramiko.ChannelException):
-        tunnel.open_channel("direct-tcpip", ("127.0.0.1", RPC_PORT), ("", 0), timeout=5)
+        tunnel.open_channel("direct-tcpip", ("127.0.0.1", RPC_PORT), ("", 0), timeout=PATIENCE)
 
 
 def test_keepalive_is_answered_and_unknown_requests_are_refused(tunnel: TunnelClient) -> None:
@@ -136,10 +144,11 @@ def test_unannounced_port_is_refused(tunnel: TunnelClient) -> None:
 
 
 def test_port_without_listener_is_refused(room: MachineRoom, machine: Machine, tunnel: TunnelClient) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-    with pytest.raises(paramiko.ChannelException) as refusal:
-        open_echo(room, machine, tunnel, port)
+    with socket.socket() as bound:
+        # Kept, so that nobody else listens there meanwhile.
+        bound.bind(("127.0.0.1", 0))
+        with pytest.raises(paramiko.ChannelException) as refusal:
+            open_echo(room, machine, tunnel, bound.getsockname()[1])
     assert refusal.value.code == 2
 
 
@@ -166,13 +175,55 @@ def test_refresh_is_answered_after_all_announcements(room: MachineRoom, machine:
     assert ("cancel-tcpip-forward", 20001) in tunnel.announcements
 
 
+def test_answer_to_a_refresh_is_not_lost_between_replies(room: MachineRoom, machine: Machine) -> None:
+    """Replies that come together: the first one's turn brings the answer, the next is about another port."""
+    together, answers = threading.Event(), threading.Semaphore(0)
+
+    class Late(TunnelClient):
+        def _reply(self, reply: paramiko.Message, announcement: tuple[str, int]) -> None:
+            together.wait(PATIENCE)
+            super()._reply(reply, announcement)
+
+        def _parse_request_success(self, _message: paramiko.Message) -> None:
+            answers.release()
+
+        def ask_to_refresh(self) -> None:
+            message = paramiko.Message()
+            message.add_byte(bytes([MSG_GLOBAL_REQUEST]))
+            message.add_string("RefreshPorts")
+            message.add_boolean(True)
+            self._send_user_message(message)
+
+    ports = range(20101, 20131)
+    with Late(room.open_relay(machine)) as tunnel:
+        for port in ports:
+            room.put_port(machine, port)
+            tunnel.ask_to_refresh()
+        together.set()
+        assert all(answers.acquire(timeout=PATIENCE) for _ in ports)
+    for port in ports:
+        room.call(machine, "DELETE", f"/ports/{port}").raise_for_status()
+
+
 def test_port_that_nobody_opened_is_told_again(room: MachineRoom, machine: Machine, tunnel: TunnelClient) -> None:
     with EchoServer(echo) as opened, EchoServer(echo) as unopened:
         open_echo(room, machine, tunnel, opened.port)
         room.put_port(machine, unopened.port)
         assert tunnel.refresh()
+        before = tunnel.announced(opened.port)
         eventually(lambda: tunnel.announced(unopened.port) > 1, "a repeated announcement")
-        assert tunnel.announced(opened.port) == 1
+        assert tunnel.announced(opened.port) == before
+
+
+def test_port_is_told_again_to_a_client_that_was_slow_to_reply(room: MachineRoom, machine: Machine) -> None:
+    class Slow(TunnelClient):
+        def _reply(self, reply: paramiko.Message, announcement: tuple[str, int]) -> None:
+            if not self.announcements:
+                time.sleep(2 * REPEAT_AFTER[0])
+            super()._reply(reply, announcement)
+
+    with Slow(room.open_relay(machine)) as tunnel:
+        eventually(lambda: tunnel.announced(RPC_PORT) > 1, "a repeated announcement")
 
 
 def test_64_mib_arrive_intact(room: MachineRoom, machine: Machine, tunnel: TunnelClient) -> None:
@@ -190,15 +241,13 @@ def test_keys_are_changed_while_channels_come_and_go(
     monkeypatch.setattr(Packetizer, "REKEY_BYTES", large if starter == "client" else small)
 
     def serve(connection: socket.socket) -> None:
-        # A stock paramiko client loses a channel that is closed before its `open_channel` has returned.
-        connection.recv(1)
+        wait_for_client(connection)
         connection.sendall(data)
 
     with EchoServer(serve) as server:
         room.put_port(machine, server.port)
         with room.tunnel(machine, cipher=cipher) as tunnel:
             tunnel.packetizer.REKEY_BYTES = large if starter == "host" else small
-            tunnel.clear_to_send_timeout = 10
             tunnel.wait_for(server.port)
             first = tunnel.session_keys
             for _ in range(30):
@@ -224,7 +273,7 @@ def _echo_intact(room: MachineRoom, machine: Machine, tunnel: TunnelClient, mebi
         sender.start()
         for _ in range(mebibytes):
             received.update(read_exactly(channel, len(block)))
-        sender.join(10)
+        sender.join(PATIENCE)
         channel.close()
     assert received.digest() == hashlib.sha256(block * mebibytes).digest()
 
@@ -261,7 +310,7 @@ def test_a_server_that_reads_nothing_holds_up_nobody_else(
     done = threading.Event()
 
     def ignore(_connection: socket.socket) -> None:
-        done.wait(20)
+        done.wait(PATIENCE)
 
     with EchoServer(ignore) as deaf, EchoServer(echo) as server:
         stalled = open_echo(room, machine, tunnel, deaf.port)
@@ -278,8 +327,14 @@ def test_a_server_that_reads_nothing_holds_up_nobody_else(
 
 def test_the_servers_close_comes_after_its_data(room: MachineRoom, machine: Machine, tunnel: TunnelClient) -> None:
     data = os.urandom(3 * 2**20)
-    with EchoServer(lambda connection: connection.sendall(data)) as server:
+
+    def serve(connection: socket.socket) -> None:
+        wait_for_client(connection)
+        connection.sendall(data)
+
+    with EchoServer(serve) as server:
         channel = open_echo(room, machine, tunnel, server.port)
+        channel.sendall(b"x")
         assert read_exactly(channel, len(data)) == data
         assert channel.recv(1) == b""
 
@@ -298,7 +353,7 @@ def test_data_before_the_clients_close_arrives(room: MachineRoom, machine: Machi
         channel = open_echo(room, machine, tunnel, server.port)
         channel.sendall(data)
         channel.close()
-        assert ended.wait(10)
+        assert ended.wait(PATIENCE)
     assert received == data
 
 
@@ -318,7 +373,7 @@ def test_half_close_does_not_reach_the_server(room: MachineRoom, machine: Machin
         assert read_exactly(channel, 1) == b"x"
         assert not ended.is_set()
         channel.close()
-        assert ended.wait(10)
+        assert ended.wait(PATIENCE)
 
 
 def test_relay_drop_ends_the_session_and_the_next_gets_through(room: MachineRoom, machine: Machine) -> None:
@@ -344,7 +399,7 @@ def test_black_hole_moves_nothing_and_loses_nothing(room: MachineRoom, machine: 
         assert not tunnel.websocket.ping().wait(0.2)
         assert tunnel.is_active()
         room.faults.clear("relay-blackhole")
-        channel.settimeout(10)
+        channel.settimeout(PATIENCE)
         assert read_exactly(channel, 6) == b"during"
 
 
