@@ -74,10 +74,12 @@ class ChannelStream:
         """Give what is there; see `Stream.read`."""
         channel = self._channel
         while not self._closed_here:
+            # Looked at first: the session's thread may bring the last data and the end between the two questions.
+            ended = channel.eof_received or channel.closed
             if channel.recv_ready():
                 # Acknowledging what was read may find the session dead; what was read is whole.
                 return self._receive(max_bytes)
-            if channel.eof_received or channel.closed:
+            if ended:
                 return self._end_of_stream()
             await self._wait_for_change()
         return b""

@@ -6,18 +6,23 @@ import re
 import socket
 import stat
 import threading
+import time
 
 import paramiko
 import psutil
 import pytest
 
 from codespace_kernels.errors import HostKeyError, SshError, WaitTimeoutError, WorkspaceConnectionError
+from codespace_kernels.ssh.channel import ClientChannel
 from codespace_kernels.ssh.connection import SshConnection
 from codespace_kernels.ssh.keepalive import KeepaliveOptions
 from codespace_kernels.ssh.outbox import HIGH_WATER, OutboxPacketizer
 from codespace_kernels.ssh.wire import SocketWire
 from tests.ssh.blocked_link import Link
 from tests.ssh.conftest import make_key, start_sshd, stop_sshd
+
+WAIT = 60
+"""Seconds that a single step may take on a busy machine."""
 
 
 async def read_exactly(stream, size):
@@ -119,6 +124,24 @@ class TestStream:
         await stream.wait_closed()
         with pytest.raises(WorkspaceConnectionError, match="closed"):
             await stream.write(b"too late")
+
+    async def test_last_words_between_two_looks_are_read(self, connect, monkeypatch):
+        connection = await connect()
+        stream = await connection.open_command("printf first; read line; printf last")
+        assert await read_exactly(stream, 5) == b"first"
+        look = ClientChannel.recv_ready
+
+        def look_slowly(channel):
+            ready = look(channel)
+            give_up = time.monotonic() + WAIT
+            # The session's thread goes on while the loop's is not given the processor.
+            while not ready and not channel.closed and time.monotonic() < give_up:
+                time.sleep(0.01)
+            return ready
+
+        monkeypatch.setattr(ClientChannel, "recv_ready", look_slowly)
+        await stream.write(b"\n")
+        assert await read_exactly(stream, 4) == b"last"
 
     async def test_close_ends_the_command(self, connect, tmp_path):
         connection = await connect()
