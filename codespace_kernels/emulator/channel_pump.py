@@ -121,8 +121,10 @@ class Splice:
         for source in self._sources:
             if source.pending:
                 self._flush(source)
+        # Looked at first: what came just before the close must still be found below.
+        closed = self._channel.closed
         self._write()
-        if self._channel.closed and not self._unwritten:
+        if closed and not self._unwritten:
             self.close()
 
     def _watch(self, source: _Source) -> None:

@@ -141,7 +141,8 @@ class Session:
         self._finish()
 
     def _finish(self) -> None:
-        if self._status is None or not self._output_ended:
+        splice = self._transport.splices.get(self._channel.chanid)
+        if self._status is None or not self._output_ended or splice is None:
             return
         with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
             if self._status >= 0:
@@ -150,7 +151,7 @@ class Session:
                 self._transport.send(self._exit_signal(-self._status))
         self._channel.close()
         # The close came from this side: nothing will come through the channel that could wake its splice.
-        self._transport.splices[self._channel.chanid].wake()
+        splice.wake()
 
     def _exit_signal(self, number: int) -> paramiko.Message:
         message = paramiko.Message()
