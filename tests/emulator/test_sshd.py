@@ -35,13 +35,13 @@ class Client:
         # Without a configuration and an agent of whoever runs the tests.
         self.options = ["-F", "none", "-i", str(key), "-o", "IdentitiesOnly=yes", "-o", "IdentityAgent=none"]
         self.options += ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "BatchMode=yes"]
-        self.options += ["-o", "LogLevel=ERROR", "-o", "ConnectTimeout=10"]
+        self.options += ["-o", "LogLevel=ERROR", "-o", "ConnectTimeout=30"]
 
     @property
     def target(self) -> str:
         return f"{getpass.getuser()}@127.0.0.1"
 
-    def ssh(self, *arguments: str, stdin: bytes = b"", timeout: float = 30) -> subprocess.CompletedProcess[bytes]:
+    def ssh(self, *arguments: str, stdin: bytes = b"", timeout: float = 60) -> subprocess.CompletedProcess[bytes]:
         command = ["ssh", *self.options, "-p", str(self.port), self.target, *arguments]
         return subprocess.run(command, input=stdin, capture_output=True, timeout=timeout, check=False)
 
@@ -52,7 +52,7 @@ class Client:
 
     def scp(self, *arguments: str) -> None:
         command = ["scp", *self.options, "-P", str(self.port), *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 0, done.stderr
 
     def transport(self) -> paramiko.Transport:
@@ -150,7 +150,7 @@ def test_a_shell_reads_commands_from_stdin(client: Client) -> None:
 
 def test_a_pseudo_terminal_has_size_and_kind(client: Client) -> None:
     with client.transport() as transport:
-        session = transport.open_session(timeout=10)
+        session = transport.open_session(timeout=PATIENCE)
         session.get_pty("xterm-256color", 101, 41)
         session.exec_command("tty; stty size; echo $TERM; read line; stty size; echo got $line")
         reader = session.makefile("r")
@@ -165,10 +165,10 @@ def test_a_pseudo_terminal_has_size_and_kind(client: Client) -> None:
 
 def test_a_terminals_interrupt_reaches_the_command(client: Client) -> None:
     with client.transport() as transport:
-        session = transport.open_session(timeout=10)
+        session = transport.open_session(timeout=PATIENCE)
         session.get_pty()
         session.exec_command("trap 'echo caught; exit 9' INT; echo ready; while true; do sleep 0.05; done")
-        session.settimeout(10)
+        session.settimeout(PATIENCE)
         seen = b""
         while b"ready" not in seen:
             seen += session.recv(1000)
@@ -193,7 +193,7 @@ def test_a_command_that_reads_nothing_does_not_hang(client: Client) -> None:
 
 def test_many_sessions_on_one_connection(client: Client) -> None:
     with client.transport() as transport:
-        sessions = [transport.open_session(timeout=10) for _ in range(20)]
+        sessions = [transport.open_session(timeout=PATIENCE) for _ in range(20)]
         for number, session in enumerate(sessions):
             session.exec_command(f"read line; echo {number} $line")
         for session in reversed(sessions):
@@ -205,9 +205,9 @@ def test_many_sessions_on_one_connection(client: Client) -> None:
 
 def test_output_comes_before_the_command_ends(client: Client) -> None:
     with client.transport() as transport:
-        session = transport.open_session(timeout=10)
+        session = transport.open_session(timeout=PATIENCE)
         session.exec_command("echo first; read line; echo second")
-        session.settimeout(10)
+        session.settimeout(PATIENCE)
         assert session.recv(100) == b"first\n"
         session.sendall(b"\n")
         assert session.recv(100) == b"second\n"
@@ -216,7 +216,7 @@ def test_output_comes_before_the_command_ends(client: Client) -> None:
 def test_a_command_outlives_a_client_that_is_gone(client: Client) -> None:
     mark = client.machine.inside.home / "survived"
     with client.transport() as transport:
-        session = transport.open_session(timeout=10)
+        session = transport.open_session(timeout=PATIENCE)
         session.exec_command(f"echo started; sleep 0.5; touch '{mark}'")
         assert session.recv(100) == b"started\n"
     eventually(mark.exists, "the command's end")
@@ -256,23 +256,24 @@ def test_sftp_begins_in_the_home_folder(client: Client) -> None:
 
 def test_direct_tcpip_reaches_a_port_inside(client: Client) -> None:
     with EchoServer(echo) as server, client.transport() as transport:
-        channel = transport.open_channel("direct-tcpip", ("127.0.0.1", server.port), ("127.0.0.1", 1), timeout=10)
+        channel = transport.open_channel("direct-tcpip", ("127.0.0.1", server.port), ("127.0.0.1", 1), timeout=PATIENCE)
         channel.sendall(b"hello")
         assert channel.recv(5) == b"hello"
         channel.shutdown_write()
         assert channel.recv(5) == b""
-    with client.transport() as transport, socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        taken.close()
+    with client.transport() as transport, socket.socket() as bound:
+        # Kept, so that nobody else listens there meanwhile.
+        bound.bind(("127.0.0.1", 0))
+        port = bound.getsockname()[1]
         with pytest.raises(paramiko.ChannelException):
-            transport.open_channel("direct-tcpip", ("127.0.0.1", port), ("127.0.0.1", 1), timeout=10)
+            transport.open_channel("direct-tcpip", ("127.0.0.1", port), ("127.0.0.1", 1), timeout=PATIENCE)
 
 
 def test_only_the_handed_over_key_is_accepted(client: Client, keys: Path) -> None:
     other = Client(client.machine, keys / "other", client.port)
     assert other.ssh("true").returncode == 255
     with paramiko.Transport(("127.0.0.1", client.port)) as transport:
-        transport.start_client(timeout=10)
+        transport.start_client(timeout=PATIENCE)
         with pytest.raises(paramiko.BadAuthenticationType) as refusal:
             transport.auth_none(getpass.getuser())
         assert refusal.value.allowed_types == ["publickey"]
