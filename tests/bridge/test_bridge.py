@@ -19,6 +19,7 @@ from codespace_kernels.messages import DELIMITER, Channel
 from codespace_kernels.remote_kernel import KernelState
 from tests.bridge.conftest import KEY, connect, subscribed, until
 from tests.bridge.memory_kernel import MemoryKernel, make_message
+from tests.ports import free_ports
 
 
 def flood(count: int):
@@ -180,17 +181,7 @@ async def test_bytes_that_are_not_zmq_end_nothing(bridge):
         socket.create_connection(("127.0.0.1", port), timeout=5).close()
     async with subscribed(bridge) as client:
         client.execute("1")
-        assert (await client.get_shell_msg(timeout=10))["content"]["status"] == "ok"
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
+        assert (await client.get_shell_msg(timeout=60))["content"]["status"] == "ok"
 
 
 async def test_given_ports_are_used_and_free_after_close():

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ import nbformat
 import pytest
 
 from codespace_kernels.broker.client import BrokerClient
+from tests.ports import free_port
 
 from .conftest import REPOSITORY, SCREENSHOTS, run, wait_until
 
@@ -196,12 +196,6 @@ class Server:
     def close(self) -> None:
         self.process.terminate()
         self.process.wait(30)
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 def start_jupyter_server(root: Path, *more: str) -> Server:

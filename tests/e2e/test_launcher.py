@@ -21,6 +21,7 @@ from codespace_kernels.broker.client import BrokerClient
 from codespace_kernels.broker.handle import KernelHandle
 from codespace_kernels.broker.protocol import Access, KernelRequest
 from codespace_kernels.target import Target
+from tests.ports import free_ports
 
 from .clients import execute, text_of
 from .conftest import kernels_inside, wait_until
@@ -28,16 +29,6 @@ from .conftest import kernels_inside, wait_until
 pytestmark = pytest.mark.e2e
 
 NAMES = ("hb_port", "iopub_port", "control_port", "shell_port", "stdin_port")
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for sock in sockets:
-        sock.bind(("127.0.0.1", 0))
-    ports = [sock.getsockname()[1] for sock in sockets]
-    for sock in sockets:
-        sock.close()
-    return ports
 
 
 @pytest.fixture

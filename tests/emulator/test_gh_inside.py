@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import threading
 import time
@@ -19,6 +18,7 @@ import httpx
 import pytest
 
 from codespace_kernels.emulator import Emulator, ThreadedEmulator
+from tests.ports import free_port
 
 from .conftest import Gh
 
@@ -36,12 +36,6 @@ def emulator() -> Iterator[ThreadedEmulator]:
 def gh(emulator: ThreadedEmulator) -> Iterator[Gh]:
     yield Gh(emulator.environment())
     emulator.faults.clear()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @contextlib.contextmanager

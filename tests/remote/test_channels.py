@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import time
 from collections.abc import Callable, Iterator
 
@@ -13,6 +12,7 @@ import zmq
 from codespace_kernels.messages import Signer
 from codespace_kernels.remote.channels import CONTROL, IOPUB, SHELL, KernelChannels
 from codespace_kernels.remote.reactor import Reactor
+from tests.ports import free_ports
 
 from .recorder import execute
 
@@ -31,12 +31,8 @@ class SlowKernel:
         self.executed: list[dict[str, object]] = []
         self.subscribed_at_execute: list[bool] = []
         self.subscribed = False
-        self.ports = {}
-        for name in ("shell", "iopub", "stdin", "control"):
-            # Not a ZMQ socket: those let go of their port some time after they were closed.
-            with socket.socket() as probe:
-                probe.bind(("127.0.0.1", 0))
-                self.ports[f"{name}_port"] = probe.getsockname()[1]
+        names = [f"{name}_port" for name in ("shell", "iopub", "stdin", "control")]
+        self.ports = dict(zip(names, free_ports(4), strict=True))
 
     @property
     def info(self) -> dict[str, object]:
