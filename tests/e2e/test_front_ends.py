@@ -163,8 +163,11 @@ class Server:
             with error:
                 return error.code, json.loads(error.read() or b"null")
 
-    def execute(self, kernel_id: str, code: str, *, on_busy=None) -> list[dict]:
-        """Run code over the kernel's websocket; give what iopub and shell said of it."""
+    def execute(self, kernel_id: str, code: str, *, on_output=None) -> list[dict]:
+        """Run code over the kernel's websocket; give what iopub and shell said of it.
+
+        `on_output` is called when the code prints: only then it is known to run, and not still to be prepared.
+        """
         from websockets.sync.client import connect
 
         url = self.url.replace("http", "ws", 1) + f"api/kernels/{kernel_id}/channels?session_id=s1"
@@ -189,8 +192,8 @@ class Server:
                 state = message["content"].get("execution_state") if message["msg_type"] == "status" else None
                 message["kind"] = "reply" if message["msg_type"] == "execute_reply" else state or message["msg_type"]
                 seen.append(message)
-                if state == "busy" and on_busy:
-                    on_busy()
+                if message["kind"] == "stream" and on_output:
+                    on_output()
         return seen
 
     def close(self) -> None:
@@ -254,7 +257,7 @@ def test_jupyterlabs_own_requests(server, kernel_name):
     def interrupt():
         assert server.request("POST", f"api/kernels/{kernel_id}/interrupt")[0] == 204
 
-    said = server.execute(kernel_id, "import time; time.sleep(50)", on_busy=interrupt)
+    said = server.execute(kernel_id, "import time; print('up', flush=True); time.sleep(50)", on_output=interrupt)
     (reply,) = [m for m in said if m["kind"] == "reply"]
     assert reply["content"]["ename"] == "KeyboardInterrupt"
 
