@@ -48,7 +48,7 @@ class Owner:
         self.notebooks.append(path)
 
 
-async def until(condition, seconds: float = 20.0) -> None:
+async def until(condition, seconds: float = 60.0) -> None:
     """Wait for a condition, with a bound."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -70,7 +70,7 @@ async def subscribed(bridge: KernelBridge, **overrides):
     client.iopub_channel.socket.rcvhwm = 0
     client.start_channels(hb=False)
     try:
-        while (await client.get_iopub_msg(timeout=10))["msg_type"] != "iopub_welcome":
+        while (await client.get_iopub_msg(timeout=60))["msg_type"] != "iopub_welcome":
             pass
         yield client
     finally:

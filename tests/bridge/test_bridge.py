@@ -42,7 +42,7 @@ async def test_burst_of_20000_messages_arrives_complete_and_in_order(bridge):
         client.execute("flood")
         lines = []
         while True:
-            message = await client.get_iopub_msg(timeout=20)
+            message = await client.get_iopub_msg(timeout=60)
             if message["msg_type"] == "stream":
                 lines.append(int(message["content"]["text"]))
             elif message["content"].get("execution_state") == "idle":
@@ -67,7 +67,7 @@ async def test_a_client_that_reads_late_misses_nothing(bridge):
             content = {"name": "stdout", "text": f"{number:05}" + "x" * 4000}
             kernel.emit(Channel.IOPUB, make_message("stream", identities=(b"t",), content=content))
         for number in range(10_000):
-            assert late.poll(10_000)
+            assert late.poll(60_000)
             assert f'"{number:05}x'.encode() in late.recv_multipart()[6]
     finally:
         late.close()
@@ -86,7 +86,7 @@ async def test_a_request_that_arrives_while_the_bridge_sends_is_seen(bridge):
             threading.Event().wait(0.02)
             for _ in range(3):
                 kernel.emit(Channel.SHELL, make_message("execute_reply", b"{}", (identity,)))
-            await until(lambda number=number: len(kernel.received) == number, 5)
+            await until(lambda number=number: len(kernel.received) == number)
 
 
 async def test_wrong_signature_is_dropped_counted_and_logged_once(bridge, caplog):
@@ -126,7 +126,7 @@ async def test_a_message_of_the_kernel_is_never_delivered_twice(bridge):
         for _ in range(2):
             kernel.emit(Channel.IOPUB, message)
         kernel.emit(Channel.IOPUB, make_message("stream", content={"name": "stdout", "text": "next"}))
-        texts = [(await client.get_iopub_msg(timeout=10))["content"]["text"] for _ in range(2)]
+        texts = [(await client.get_iopub_msg(timeout=60))["content"]["text"] for _ in range(2)]
         assert texts == ["once", "next"]
         assert bridge.stats.duplicates == 1
 
@@ -155,7 +155,7 @@ async def test_garbage_frames_end_nothing(bridge, channel):
             await until(lambda: bridge.stats.dropped == len(GARBAGE))
         async with subscribed(bridge) as client:
             client.execute("1")
-            assert (await client.get_shell_msg(timeout=10))["content"]["status"] == "ok"
+            assert (await client.get_shell_msg(timeout=60))["content"]["status"] == "ok"
     finally:
         bad.close()
         context.term()
@@ -175,10 +175,10 @@ async def test_a_signed_message_whose_header_is_no_json_is_dropped(bridge):
 async def test_bytes_that_are_not_zmq_end_nothing(bridge):
     bridge.attach(MemoryKernel(flood(1)))
     for port in (bridge.connection_info[f"{name}_port"] for name in Ports._fields):
-        with socket.create_connection(("127.0.0.1", port), timeout=5) as probe:
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as probe:
             probe.sendall(b"GET / HTTP/1.1\r\n\r\n")
         # VS Code's probe: connect and close.
-        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+        socket.create_connection(("127.0.0.1", port), timeout=60).close()
     async with subscribed(bridge) as client:
         client.execute("1")
         assert (await client.get_shell_msg(timeout=60))["content"]["status"] == "ok"
@@ -234,7 +234,7 @@ async def test_close_leaves_no_descriptor_and_no_thread(bridge):
         other = await KernelBridge.bind(key=KEY)
         other.attach(MemoryKernel(flood(1)))
         async with subscribed(other) as client:
-            await client.execute_interactive("1", timeout=10, output_hook=lambda m: None)
+            await client.execute_interactive("1", timeout=60, output_hook=lambda m: None)
         client.context.destroy(linger=0)
         await other.close()
         await other.close()
@@ -256,7 +256,7 @@ async def test_heartbeat_is_answered_while_the_loop_is_busy(bridge):
         for word in (b"one", b"two"):
             # Blocks this test's event loop, which is the bridge's.
             beat.send(word)
-            assert beat.poll(5000)
+            assert beat.poll(60_000)
             assert beat.recv() == word
     finally:
         beat.close()
@@ -269,7 +269,7 @@ async def test_identities_come_back_with_the_reply(bridge):
     async with subscribed(bridge) as one, subscribed(bridge) as two:
         for client in (one, two):
             client.execute("1")
-            assert (await client.get_shell_msg(timeout=10))["content"]["status"] == "ok"
+            assert (await client.get_shell_msg(timeout=60))["content"]["status"] == "ok"
         identities = {message.identities for _, message in kernel.received}
         assert identities == {(one.session.bsession,), (two.session.bsession,)}
 
@@ -302,7 +302,7 @@ async def test_a_reply_to_a_client_that_is_gone_harms_nobody(bridge):
     async with subscribed(bridge) as client:
         kernel.emit(Channel.SHELL, make_message("execute_reply", b"{}", (b"nobody",), {"status": "ok"}))
         kernel.emit(Channel.SHELL, make_message("execute_reply", b"{}", (client.session.bsession,), {"status": "ok"}))
-        assert (await client.get_shell_msg(timeout=10))["content"]["status"] == "ok"
+        assert (await client.get_shell_msg(timeout=60))["content"]["status"] == "ok"
 
 
 async def test_topic_frame_reaches_a_subscriber_of_that_topic_only(bridge):
@@ -337,11 +337,11 @@ async def control_request(client, kind: str, content: dict, channel: str = "cont
     """Send a request; give its reply and the iopub messages that it is the parent of."""
     request = client.session.msg(kind, content)
     client.session.send(getattr(client, f"{channel}_channel").socket, request)
-    reply = await getattr(client, f"get_{channel}_msg")(timeout=10)
+    reply = await getattr(client, f"get_{channel}_msg")(timeout=60)
     assert reply["parent_header"]["msg_id"] == request["header"]["msg_id"]
     published = []
     while published[-1:] != ["idle"]:
-        message = await client.get_iopub_msg(timeout=10)
+        message = await client.get_iopub_msg(timeout=60)
         assert message["parent_header"]["msg_id"] == request["header"]["msg_id"]
         published.append(message["content"].get("execution_state", message["msg_type"]))
     return reply, published
@@ -397,7 +397,7 @@ async def test_a_servers_own_status_messages_do_not_reach_clients(bridge, state)
     async with subscribed(bridge) as client:
         kernel.emit(Channel.IOPUB, make_message("status", content={"execution_state": state}))
         kernel.emit(Channel.IOPUB, make_message("status", content={"execution_state": "idle"}))
-        assert (await client.get_iopub_msg(timeout=10))["content"] == {"execution_state": "idle"}
+        assert (await client.get_iopub_msg(timeout=60))["content"] == {"execution_state": "idle"}
 
 
 async def test_states_are_told_to_the_owner(bridge, owner):
@@ -405,7 +405,7 @@ async def test_states_are_told_to_the_owner(bridge, owner):
     bridge.attach(kernel)
     async with subscribed(bridge) as client:
         client.execute("1")
-        await client.get_shell_msg(timeout=10)
+        await client.get_shell_msg(timeout=60)
         assert owner.execution_states == ["busy", "idle"]
         for state in (KernelState.RECONNECTING, KernelState.ALIVE, KernelState.RESTARTING, KernelState.ALIVE):
             kernel.change(state, "why")
@@ -436,7 +436,7 @@ async def test_a_gap_is_told_in_the_cell(bridge, running):
         if running:
             kernel.status("busy", kernel.received[0][1])
         kernel.listener.output_may_be_missing("The link broke.")
-        while (message := await client.get_iopub_msg(timeout=10))["msg_type"] != "stream":
+        while (message := await client.get_iopub_msg(timeout=60))["msg_type"] != "stream":
             pass
         assert message["parent_header"]["msg_id"] == msg_id
         assert message["content"]["name"] == "stderr"
@@ -456,12 +456,12 @@ async def test_a_lost_idle_is_made_up_for_after_the_reply():
             kernel.change(KernelState.RECONNECTING)
             kernel.status("busy", request)
             kernel.emit(Channel.SHELL, make_message("execute_reply", request.header, request.identities))
-            assert (await client.get_iopub_msg(timeout=10))["content"] == {"execution_state": "busy"}
+            assert (await client.get_iopub_msg(timeout=60))["content"] == {"execution_state": "busy"}
             await asyncio.sleep(0.5)
             # Nothing is known while the way to the kernel is broken.
             assert bridge.stats.execution_state == "busy"
             kernel.change(KernelState.ALIVE)
-            idle = await client.get_iopub_msg(timeout=10)
+            idle = await client.get_iopub_msg(timeout=60)
             assert idle["content"] == {"execution_state": "idle"}
             assert idle["parent_header"]["msg_id"] == request.header_dict()["msg_id"]
             assert (bridge.stats.execution_state, bridge.stats.gaps) == ("idle", 1)
@@ -534,7 +534,7 @@ async def test_detached_requests_wait_for_the_next_kernel(bridge):
         client.execute("1")
         await until(lambda: bridge.stats.queued_requests == 1)
         bridge.attach(second)
-        assert (await client.get_shell_msg(timeout=10))["content"]["status"] == "ok"
+        assert (await client.get_shell_msg(timeout=60))["content"]["status"] == "ok"
         assert first.received == []
 
 
@@ -561,7 +561,7 @@ async def test_a_client_with_a_large_message_is_served(bridge):
         await until(lambda: kernel.received)
         assert bytes(kernel.received[0][1].buffers[0]) == data
         kernel.emit(Channel.IOPUB, make_message("comm_msg", buffers=(data, b"tail")))
-        answer = await client.get_iopub_msg(timeout=20)
+        answer = await client.get_iopub_msg(timeout=60)
         assert [bytes(buffer) for buffer in answer["buffers"]] == [data, b"tail"]
 
 

@@ -21,14 +21,14 @@ async def ask(client, msg_id: str) -> tuple[dict, list[str]]:
     """Give the reply's content, and what was published for the request, in short."""
     published = []
     while published[-1:] != ["idle"]:
-        message = await client.get_iopub_msg(timeout=10)
+        message = await client.get_iopub_msg(timeout=60)
         if message["parent_header"].get("msg_id") == msg_id:
             published.append(message["content"].get("execution_state", message["msg_type"]))
     return await reply_to(client, msg_id), published
 
 
 async def reply_to(client, msg_id: str) -> dict:
-    message = await client.get_shell_msg(timeout=10)
+    message = await client.get_shell_msg(timeout=60)
     assert message["parent_header"]["msg_id"] == msg_id
     return message["content"]
 
@@ -127,7 +127,7 @@ async def test_start_up_code_is_answered_kept_and_run_first_but_not_answered_twi
         assert (kept["allow_stdin"], kept["stop_on_error"]) == (False, False)
         seen = []
         while seen[-1:] != [(last, "idle")]:
-            message = await client.get_iopub_msg(timeout=10)
+            message = await client.get_iopub_msg(timeout=60)
             shown = message["content"].get("execution_state", message["msg_type"])
             seen.append((message["parent_header"].get("msg_id"), shown))
         statuses = [msg_id for msg_id, shown in seen if shown in ("busy", "idle")]
@@ -178,7 +178,7 @@ async def test_the_line_is_replaced_and_gone_before_the_first_output(bridge, own
         bridge.attach(MemoryKernel(obedient))
         messages = []
         while len([m for m in messages if m["content"].get("execution_state") == "idle"]) < 2:
-            messages.append(await client.get_iopub_msg(timeout=10))
+            messages.append(await client.get_iopub_msg(timeout=60))
         line = [m for m in messages if m["msg_type"] in ("display_data", "update_display_data", "clear_output")]
         assert {m["parent_header"]["msg_id"] for m in line} == {first}
         assert [m["msg_type"] for m in line] == ["display_data", "update_display_data", "clear_output"]
@@ -202,7 +202,7 @@ async def test_the_line_counts_seconds(bridge, owner):
         bridge.tell_waiting(WaitingState("Starting", "□□", "next: connecting"))
         texts = []
         while len(texts) < 2:
-            message = await client.get_iopub_msg(timeout=10)
+            message = await client.get_iopub_msg(timeout=60)
             if "data" in message["content"]:
                 texts.append(text_of(message))
         assert texts == [f"<div>□□ Starting · {seconds} s · next: connecting</div>" for seconds in (0, 1)]
@@ -248,13 +248,13 @@ async def test_interrupt_ends_the_wait(bridge, owner, stop_on_error):
         await until(lambda: owner.runs_waiting == 3)
         bridge.tell_waiting(WaitingState("Starting"))
         client.session.send(client.control_channel.socket, client.session.msg("interrupt_request", {}))
-        assert (await client.get_control_msg(timeout=10))["content"] == {"status": "ok"}
+        assert (await client.get_control_msg(timeout=60))["content"] == {"status": "ok"}
         replies = [await reply_to(client, msg_id) for msg_id in cells]
         assert [reply["status"] for reply in replies] == ["error", "aborted", "aborted"]
         assert replies[0]["ename"] == "KeyboardInterrupt"
         published = []
         while published[-1:] != [(cells[2], "idle")]:
-            message = await client.get_iopub_msg(timeout=10)
+            message = await client.get_iopub_msg(timeout=60)
             shown = message["content"].get("execution_state", message["msg_type"])
             published.append((message["parent_header"].get("msg_id"), shown))
         of_first = [shown for msg_id, shown in published if msg_id == cells[0]]
@@ -269,7 +269,7 @@ async def test_interrupt_of_nothing_is_answered_as_an_idle_kernel_does(bridge, o
     bridge.stand_in(INFO)
     async with subscribed(bridge) as client:
         client.session.send(client.control_channel.socket, client.session.msg("interrupt_request", {}))
-        assert (await client.get_control_msg(timeout=10))["content"] == {"status": "ok"}
+        assert (await client.get_control_msg(timeout=60))["content"] == {"status": "ok"}
     assert owner.interrupted == 0
 
 
@@ -284,7 +284,7 @@ async def test_a_failure_is_told_in_the_cell_and_the_next_run_waits_again(bridge
         replies = [await reply_to(client, msg_id) for msg_id in cells]
         assert [reply["status"] for reply in replies] == statuses
         assert (replies[0]["ename"], replies[0]["evalue"]) == ("WorkspaceStoppedError", "It is stopped. Start it.")
-        while (message := await client.get_iopub_msg(timeout=10))["msg_type"] != "error":
+        while (message := await client.get_iopub_msg(timeout=60))["msg_type"] != "error":
             pass
         assert message["content"]["traceback"] == ["WorkspaceStoppedError: It is stopped. Start it."]
         run(client, "again")
@@ -322,7 +322,7 @@ async def test_a_cell_is_given_to_a_kernel_that_is_up(bridge, owner):
         obedient(kernel, *kernel.received[1])
         of_cell = []
         while of_cell[-1:] != ["idle"]:
-            message = await client.get_iopub_msg(timeout=10)
+            message = await client.get_iopub_msg(timeout=60)
             if message["parent_header"].get("msg_id") == cell:
                 of_cell.append(message["content"].get("execution_state", message["msg_type"]))
         assert of_cell == ["clear_output", "busy", "stream", "idle"]
@@ -412,7 +412,7 @@ async def test_the_cause_of_a_death_is_told_in_the_cell_that_runs(bridge):
         kernel.change(KernelState.DEAD, "It was killed: out of memory.")
         told = []
         while not told:
-            message = await client.get_iopub_msg(timeout=10)
+            message = await client.get_iopub_msg(timeout=60)
             told = [message] if message["msg_type"] == "stream" else []
         assert told[0]["parent_header"]["msg_id"] == cell
         assert told[0]["content"] == {"name": "stderr", "text": "[codespace-kernels] It was killed: out of memory.\n"}

@@ -45,7 +45,7 @@ def interrupted_at_end(process: subprocess.Popen[str]) -> Iterator[subprocess.Po
     finally:
         process.send_signal(signal.SIGINT)
         try:
-            process.communicate(timeout=10)
+            process.communicate(timeout=30)
         except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()

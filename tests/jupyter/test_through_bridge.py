@@ -30,7 +30,7 @@ async def bridge(request):
 
 async def run(client, code: str, **kwargs) -> tuple[dict, list[dict]]:
     output: list[dict] = []
-    reply = await client.execute_interactive(code, output_hook=output.append, timeout=30, **kwargs)
+    reply = await client.execute_interactive(code, output_hook=output.append, timeout=60, **kwargs)
     return reply["content"], output
 
 
@@ -42,13 +42,13 @@ async def test_stock_client(bridge):
     client = connect(bridge)
     client.start_channels()
     try:
-        await client.wait_for_ready(timeout=20)
+        await client.wait_for_ready(timeout=60)
         content, output = await run(client, "print(6 * 7)")
         assert content["status"] == "ok"
         assert text(output) == "42\n"
         # By jedi, its cache cold, it may take longer than anybody waits.
         await run(client, "%config Completer.use_jedi = False")
-        reply = await client.complete("pri", reply=True, timeout=10)
+        reply = await client.complete("pri", reply=True, timeout=60)
         assert "print" in reply["content"]["matches"]
         content, output = await run(client, "1 / 0")
         assert content["ename"] == "ZeroDivisionError"
@@ -60,9 +60,9 @@ async def test_input_of_two_clients(bridge):
     async with subscribed(bridge) as one, subscribed(bridge) as two:
         for client, name in ((one, "Ada"), (two, "Grace"), (one, "Ada")):
             client.execute("name = input('who? ')", user_expressions={"name": "name"}, allow_stdin=True)
-            assert (await client.get_stdin_msg(timeout=20))["content"]["prompt"] == "who? "
+            assert (await client.get_stdin_msg(timeout=60))["content"]["prompt"] == "who? "
             client.input(name)
-            reply = await client.get_shell_msg(timeout=20)
+            reply = await client.get_shell_msg(timeout=60)
             assert reply["content"]["user_expressions"]["name"]["data"]["text/plain"] == repr(name)
         assert not await one.stdin_channel.msg_ready()
         assert not await two.stdin_channel.msg_ready()
@@ -82,7 +82,7 @@ get_comm_manager().register_target("echo", opened)
         client.session.send(client.shell_channel.socket, opened)
         message = client.session.msg("comm_msg", {"comm_id": "c", "data": {"n": 1}})
         client.session.send(client.shell_channel.socket, message, buffers=buffers)
-        while (answer := await client.get_iopub_msg(timeout=20))["msg_type"] != "comm_msg":
+        while (answer := await client.get_iopub_msg(timeout=60))["msg_type"] != "comm_msg":
             pass
         assert answer["content"]["data"] == {"echo": {"n": 1}}
         assert [bytes(b) for b in answer["buffers"]] == [b[::-1] for b in buffers]
@@ -91,11 +91,11 @@ get_comm_manager().register_target("echo", opened)
 async def test_interrupt_request_interrupts(bridge):
     async with subscribed(bridge) as client:
         client.execute("import time\nprint('running', flush=True)\ntime.sleep(60)")
-        while (await client.get_iopub_msg(timeout=20))["content"].get("text") != "running\n":
+        while (await client.get_iopub_msg(timeout=60))["content"].get("text") != "running\n":
             pass
         client.session.send(client.control_channel.socket, client.session.msg("interrupt_request", {}))
-        assert (await client.get_control_msg(timeout=20))["content"] == {"status": "ok"}
-        assert (await client.get_shell_msg(timeout=20))["content"]["ename"] == "KeyboardInterrupt"
+        assert (await client.get_control_msg(timeout=60))["content"] == {"status": "ok"}
+        assert (await client.get_shell_msg(timeout=60))["content"]["ename"] == "KeyboardInterrupt"
 
 
 async def test_restart_forgets_variables_and_goes_on(bridge):
