@@ -15,6 +15,8 @@ class Proxy:
         self.refuses = False
         self.answer = b""
         self.answered = 0
+        self.held = 0
+        """Bytes of the client's that it has taken and not passed on since the last stall."""
 
     async def __aenter__(self) -> Proxy:  # noqa: PYI034  (never subclassed)
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -35,6 +37,7 @@ class Proxy:
 
     def stall(self) -> None:
         """Carry nothing more, in either direction, and close nothing."""
+        self.held = 0
         self._flows.clear()
 
     def flow(self) -> None:
@@ -53,11 +56,13 @@ class Proxy:
         far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
         self._writers |= {writer, far_writer}
         for source, sink in ((reader, far_writer), (far_reader, writer)):
-            self._tasks.add(asyncio.create_task(self._pump(source, sink)))
+            self._tasks.add(asyncio.create_task(self._pump(source, sink, outward=source is reader)))
 
-    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, *, outward: bool) -> None:
         try:
             while data := await source.read(65536):
+                if outward and not self._flows.is_set():
+                    self.held += len(data)
                 await self._flows.wait()
                 sink.write(data)
                 await sink.drain()

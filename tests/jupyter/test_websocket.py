@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import itertools
 import json
-import statistics
 import sys
 import time
 import uuid
@@ -116,13 +115,16 @@ async def test_what_comes_before_anybody_listens_is_handed_over(kernel):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="TCP_QUICKACK is Linux's")
 async def test_no_nagle_delay_behind_a_stock_server(kernel, listener):
-    """Each request took 44 ms and more without immediate acknowledgements; the kernel alone takes 3 ms."""
+    """Each request took 44 ms and more without immediate acknowledgements; the kernel alone takes 3 ms.
+
+    A busy machine delays many requests, but not all of them; Nagle's algorithm does, but for the first of a connection.
+    """
     times = []
-    for _ in range(15):
+    for _ in range(60):
         start = time.perf_counter()
         await run(kernel, listener, "pass")
         times.append(time.perf_counter() - start)
-    assert statistics.median(times) < 0.04
+    assert sorted(times[20:])[10] < 0.04
 
 
 async def test_a_cut_connection_is_mended_and_the_gap_is_told(server):
@@ -160,7 +162,7 @@ async def test_a_request_just_before_the_break_runs_at_most_once_and_is_told(ser
         proxy.stall()
         kernel.send(Channel.SHELL, execute("n += 1"))
         # The request is in the proxy, as in the buffers of a link that died.
-        await asyncio.sleep(0.2)
+        await until(lambda: proxy.held)
         proxy.cut()
         proxy.flow()
         await until(lambda: listener.gaps)
@@ -177,7 +179,8 @@ async def test_a_clean_close_loses_nothing(server):
         kernel.send(Channel.SHELL, execute(code))
         await until(lambda: "3\n" in output(listener))
         await proxy.say_goodbye()
-        await until(lambda: replies(listener))
+        # The reply takes another way than the output.
+        await until(lambda: replies(listener) and "19\n" in output(listener))
         assert output(listener) == "".join(f"{i}\n" for i in range(20))
         assert listener.gaps == []
         assert [state for state, _ in listener.states] == [KernelState.RECONNECTING, KernelState.ALIVE]
@@ -298,14 +301,11 @@ async def test_interrupt_and_restart(kernel, listener):
 
 
 async def test_the_rate_limit_of_a_stock_server_loses_output_but_not_idle(kernel, listener):
-    code = """
-from IPython.display import display
-for i in range(5000): display({'text/plain': str(i)}, raw=True)
-"""
-    await run(kernel, listener, code)
-    shown = [m for c, m in listener.messages if c is Channel.IOPUB and b'"display_data"' in m.header]
-    assert 1000 <= len(shown) < 5000
-    assert "rate exceeded" in output(listener)
+    # The limit is 1 MB a second, which the slowest machine exceeds with this.
+    await run(kernel, listener, "for i in range(100): print('x' * 1_000_000, flush=True)")
+    shown = output(listener)
+    assert 1_000_000 <= shown.count("x") < 100_000_000
+    assert "rate exceeded" in shown
 
 
 async def test_a_server_without_rate_limit_sends_everything(legacy_server):
