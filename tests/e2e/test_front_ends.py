@@ -198,7 +198,7 @@ class Server:
 
     def close(self) -> None:
         self.process.terminate()
-        self.process.wait(30)
+        self.process.wait(60)
 
 
 def start_jupyter_server(root: Path, *more: str) -> Server:

@@ -82,7 +82,7 @@ class FrontEnd:
     def close(self) -> None:
         """End the server, and with it its kernels."""
         self._process.terminate()
-        self._process.wait(30)
+        self._process.wait(60)
         self._log.close()
 
 
