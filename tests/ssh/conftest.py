@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -21,6 +22,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from codespace_kernels.ssh.connection import SshConnection
 from codespace_kernels.ssh.keepalive import KeepaliveOptions
 from codespace_kernels.ssh.wire import SocketWire
+from tests.ports import free_port
+
+WAIT = 60
+"""Seconds that a single step may take on a busy machine."""
 
 SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
 
@@ -59,9 +64,7 @@ def start_sshd(folder: Path) -> Sshd:
     if not Path(SSHD).exists():
         pytest.skip("no sshd on this machine")
     host_key, user_key = make_key(folder / "host"), make_key(folder / "user")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     (folder / "config").write_text(
         f"ListenAddress 127.0.0.1:{port}\nHostKey {folder}/host\nAuthorizedKeysFile {folder}/user.pub\n"
         "StrictModes no\nUsePAM no\nPidFile none\nMaxSessions 200\nMaxStartups 200\nLogLevel VERBOSE\n"
@@ -73,7 +76,8 @@ def start_sshd(folder: Path) -> Sshd:
     process = subprocess.Popen([SSHD, "-D", "-e", "-f", folder / "config"], stderr=log, stdin=subprocess.DEVNULL)
     log.close()
     server = Sshd(folder, port, process, user_key, host_key)
-    for _ in range(500):
+    give_up = time.monotonic() + WAIT
+    while time.monotonic() < give_up:
         try:
             socket.create_connection(("127.0.0.1", port), 1).close()
         except ConnectionRefusedError:
@@ -88,7 +92,7 @@ def start_sshd(folder: Path) -> Sshd:
 def stop_sshd(server: Sshd) -> None:
     children = psutil.Process(server.process.pid).children(recursive=True)
     server.process.terminate()
-    server.process.wait(10)
+    server.process.wait(WAIT)
     for child in children:
         if child.is_running():
             child.kill()

@@ -15,7 +15,7 @@ from codespace_kernels.ssh.gh import connect_by_gh
 from codespace_kernels.ssh.hostkeys import HostKeyPins
 from codespace_kernels.ssh.proxy import ProxyProcess
 from tests.processes import command_line, is_alive, living_children
-from tests.ssh.conftest import make_key
+from tests.ssh.conftest import WAIT, make_key
 from tests.ssh.test_connection import read_exactly
 
 # Copies between a TCP port and its stdin and stdout, as gh does.
@@ -66,7 +66,7 @@ async def test_program_that_ignores_its_end(sshd):
     proxy = await ProxyProcess.start(
         ["sh", "-c", "trap '' TERM; echo ready >&2; while :; do sleep 1; done"], os.environ
     )
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(WAIT):
         # A program that has just been started has no arguments yet.
         while not (found := [p for p in living_children() if "trap" in command_line(p)]):
             await asyncio.sleep(0.01)

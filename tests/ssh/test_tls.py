@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from codespace_kernels.ssh.wire import SocketWire
+from tests.ssh.conftest import WAIT
 from tests.ssh.test_connection import read_exactly
 
 
@@ -83,4 +84,4 @@ async def test_both_directions_at_once(connect, tls_wire):
 
 async def test_close_while_idle(connect, tls_wire):
     connection = await connect(wire=tls_wire)
-    await asyncio.wait_for(connection.close(), 5)
+    await asyncio.wait_for(connection.close(), WAIT)

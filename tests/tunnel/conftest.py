@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, NamedTuple, Self
 
@@ -14,6 +15,9 @@ from codespace_kernels.progress import silent
 from codespace_kernels.ssh.keepalive import KeepaliveOptions
 from codespace_kernels.tunnel.codespace import CodespaceConnection, connect_codespace
 from codespace_kernels.tunnel.properties import TunnelProperties
+
+WAIT = 60
+"""Seconds that a single step may take on a busy machine."""
 
 
 @pytest.fixture(scope="session")
@@ -35,7 +39,8 @@ async def running(emulator) -> Running:
         codespace = (await api.get(f"/user/codespaces/{name}")).json()
         if codespace["state"] != "Available":
             await api.post(f"/user/codespaces/{name}/start")
-        for _ in range(500):
+        give_up = time.monotonic() + WAIT
+        while time.monotonic() < give_up:
             codespace = (await api.get(f"/user/codespaces/{name}?internal=true&refresh=true")).json()
             if codespace["state"] == "Available" and codespace.get("connection"):
                 return Running(name, TunnelProperties.from_json(codespace["connection"]["tunnelProperties"]))
