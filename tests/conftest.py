@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -47,6 +48,9 @@ def _isolate(home: Path) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Move this process, and so all its children, into a home of its own before anything is imported."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A run that a script started in the background ignores it, and so would every program under test.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     # A short path: sockets live below it.
     home = Path(tempfile.mkdtemp(prefix="ckt-"))
     config.stash[_HOME] = home
@@ -75,7 +79,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         workers: set[int] = set()
     else:
         workers = {child.pid for child in psutil.Process().children(recursive=True)}
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while (left := [p for p in _left_behind(home) if p.pid not in workers]) and time.monotonic() < deadline:
         time.sleep(0.1)
     for process in left:
