@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 
 import httpx
 import pytest
@@ -13,7 +14,8 @@ from codespace_kernels.target import Account
 from .conftest import CANARY, Script, Tokens, answer, client_for
 from .test_models import TUNNEL
 
-FAST = Pace(first=0.001, factor=1.0, longest=0.001, without_tunnel=0.05, creation=0.2)
+FAST = Pace(first=0.001, factor=1.0, longest=0.001, without_tunnel=60, creation=60)
+IMPATIENT = dataclasses.replace(FAST, without_tunnel=0.05, creation=0.2)
 
 
 class FakeCodespace:
@@ -38,7 +40,7 @@ class FakeCodespace:
 
 async def wait_for(fake, *, token=CANARY, progress=silent, **options):
     async with client_for(Script(fake), token) as client:
-        options = {"pace": FAST, "timeout": 5.0, **options}
+        options = {"pace": FAST, "timeout": 60.0, **options}
         return await ConnectableWait(CodespacesApi(client), "hello", progress, **options).run()
 
 
@@ -115,8 +117,8 @@ async def test_payment_required_at_start():
 
 
 async def test_the_wait_is_bounded_and_names_the_last_state():
-    with pytest.raises(errors.WaitTimeoutError, match=r"0\.1 s .*last state: Provisioning"):
-        await wait_for(FakeCodespace("Provisioning"), timeout=0.1)
+    with pytest.raises(errors.WaitTimeoutError, match=r"1\.5 s .*last state: Provisioning"):
+        await wait_for(FakeCodespace("Provisioning"), timeout=1.5)
 
 
 async def test_a_github_that_does_not_answer_is_bounded_too():
@@ -140,7 +142,7 @@ async def test_a_tunnel_that_comes_late_is_waited_for():
 @pytest.mark.parametrize("connection", [None, {}, {"tunnelProperties": {"tunnelId": "t"}}])
 async def test_a_tunnel_that_never_comes(connection):
     with pytest.raises(errors.TokenCannotConnectError, match="classic scope codespace") as caught:
-        await wait_for(FakeCodespace(available(connection)))
+        await wait_for(FakeCodespace(available(connection)), pace=IMPATIENT)
     assert "GH_TOKEN" in str(caught.value)
 
 
@@ -160,10 +162,10 @@ async def test_the_internal_form_fails_for_a_fine_grained_token():
         await wait_for(FakeCodespace(answer(500)))
 
 
-async def created(*looks, state="Queued"):
+async def created(*looks, state="Queued", pace=FAST):
     codespace = Codespace.from_json({"name": "hello", "state": state})
     async with client_for(Script(FakeCodespace(*looks))) as client:
-        return await wait_until_created(CodespacesApi(client), codespace, silent, FAST)
+        return await wait_until_created(CodespacesApi(client), codespace, silent, pace)
 
 
 async def test_a_creation_is_followed_until_it_is_under_way():
@@ -178,4 +180,4 @@ async def test_a_creation_that_fails():
 
 async def test_a_creation_that_never_shows():
     with pytest.raises(errors.WaitTimeoutError, match="creation of codespace hello"):
-        await created(answer(404))
+        await created(answer(404), pace=IMPATIENT)
