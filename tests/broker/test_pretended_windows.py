@@ -80,7 +80,7 @@ def test_second_one_refuses(broker):
     _, env = broker
     for how in ("--daemon", "--detached"):
         command = [sys.executable, "-m", "codespace_kernels.broker", how]
-        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=20, check=False)
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 3
         assert "Another broker of this user is alive" in done.stdout + done.stderr
 
@@ -96,7 +96,7 @@ def test_one_that_cannot_start_says_why(home, tmp_path):
 def test_emulator_says_that_it_cannot_run(tmp_path, verb):
     command = [sys.executable, "-m", "codespace_kernels.cli", verb, "--keep"]
     done = subprocess.run(
-        command, env=pretended_windows(tmp_path), capture_output=True, text=True, timeout=20, check=False
+        command, env=pretended_windows(tmp_path), capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 2
     assert "runs on Linux and macOS only" in done.stderr

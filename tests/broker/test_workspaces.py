@@ -36,7 +36,7 @@ async def session():
 
 
 async def until_asked(provider: StoppedWorkspace, times: int) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while len(provider.asked) < times:
             await asyncio.sleep(0)
 
