@@ -21,7 +21,7 @@ def client_of(emulator: ThreadedEmulator, token: str | None = None) -> httpx.Cli
         base_url=emulator.api_url,
         headers={"Authorization": f"token {token or emulator.token}"},
         trust_env=False,
-        timeout=10,
+        timeout=60,
     )
 
 
@@ -92,7 +92,7 @@ def wait_for(api: httpx.Client, name: str) -> WaitFor:
     """Wait until the codespace is in a state; gives the internal form."""
 
     def wait(state: str) -> dict:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while True:
             codespace = api.get(f"/user/codespaces/{name}", params={"internal": "true"}).json()
             if codespace["state"] == state:

@@ -82,7 +82,7 @@ def started(*options: str) -> Iterator[Started]:
     finally:
         with contextlib.suppress(psutil.NoSuchProcess):
             emulator.process.kill()
-            emulator.process.wait(10)
+            emulator.process.wait(60)
         run("stop")
 
 
@@ -119,14 +119,14 @@ def belongs(process: psutil.Process, folder: str) -> bool:
 
 
 def gone(processes: list[psutil.Process]) -> bool:
-    return not psutil.wait_procs(processes, timeout=15)[1]
+    return not psutil.wait_procs(processes, timeout=60)[1]
 
 
 def test_start_prints_what_a_shell_can_eval(home):
     done = run_process("start")
     try:
         script = f"{done.stdout}\necho $GITHUB_API_URL $GH_ENTERPRISE_TOKEN"
-        url, token = subprocess.run(["sh", "-ec", script], capture_output=True, text=True, timeout=10).stdout.split()
+        url, token = subprocess.run(["sh", "-ec", script], capture_output=True, text=True, timeout=60).stdout.split()
         assert httpx.get(f"{url}/user", headers={"Authorization": f"token {token}"}, trust_env=False).status_code == 200
         assert emulator_token(url) == token
         assert done.stderr == ""
@@ -221,7 +221,7 @@ def test_what_a_killed_emulator_left_is_cleaned_up(home, verb):
         inside = with_running_codespace(emulator)
         folder = Path(emulator.status()["folder"])
         emulator.process.kill()
-        emulator.process.wait(10)
+        emulator.process.wait(60)
         assert any(process.is_running() for process in inside)
         assert emulator_token(emulator.api_url) is None
         done = run(verb)
@@ -301,7 +301,7 @@ def test_run_stays_in_the_foreground_until_it_is_interrupted(home):
         url = first.split("=")[1].rstrip(";\n")
         assert httpx.get(f"{url}/user", trust_env=False).status_code == 401
         process.send_signal(signal.SIGINT)
-        _, log = process.communicate(timeout=20)
+        _, log = process.communicate(timeout=60)
     finally:
         process.kill()
         process.wait()
@@ -312,7 +312,7 @@ def test_run_stays_in_the_foreground_until_it_is_interrupted(home):
 
 
 def test_an_emulator_inside_another_program_can_be_told_to_end(home, emulator):
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     done = run("stop", environment=emulator.environment())
     assert done.returncode == 0, done.stderr
     while emulator.emulator.record.path.exists():

@@ -147,7 +147,7 @@ def served_port() -> Iterator[int]:
 def test_ports_forward(gh: Gh, emulator: ThreadedEmulator, name: str, served_port: int):
     local = free_port()
     with interrupted_at_end(gh.start("ports", "forward", f"{served_port}:{local}", "-c", name)):
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while True:
             with contextlib.suppress(httpx.TransportError):
                 answer = httpx.get(f"http://127.0.0.1:{local}/", trust_env=False)
@@ -162,7 +162,7 @@ def test_ports_forward(gh: Gh, emulator: ThreadedEmulator, name: str, served_por
 
 def test_ports_have_the_labels_of_the_devcontainer(gh: Gh, emulator: ThreadedEmulator, name: str):
     with interrupted_at_end(gh.start("ports", "forward", f"8888:{free_port()}", "-c", name)):
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while {"sourcePort": 8888, "label": "Jupyter"} not in json.loads(
             gh.text("ports", "-c", name, "--json", "sourcePort,label")
         ):
@@ -172,7 +172,7 @@ def test_ports_have_the_labels_of_the_devcontainer(gh: Gh, emulator: ThreadedEmu
 
 def test_ports_visibility(gh: Gh, emulator: ThreadedEmulator, name: str):
     with interrupted_at_end(gh.start("ports", "forward", f"8889:{free_port()}", "-c", name)):
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while 8889 not in [
             port["sourcePort"] for port in json.loads(gh.text("ports", "-c", name, "--json", "sourcePort"))
         ]:

@@ -17,7 +17,7 @@ from codespace_kernels.emulator.inside_processes import MARKER, end_processes, m
 from codespace_kernels.emulator.machine import Machine
 from codespace_kernels.errors import EmulatorError
 
-from .machine_fixtures import RPC_PORT, MachineRoom, eventually
+from .machine_fixtures import PATIENCE, RPC_PORT, MachineRoom, eventually
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +128,7 @@ def test_shutdown_ends_every_process(room: MachineRoom) -> None:
     assert len(marked_processes(machine.inside.marker)) >= 4
     room.run(machine.shutdown())
     assert marked_processes(machine.inside.marker) == []
-    assert stubborn.wait(5) == -9
+    assert stubborn.wait(PATIENCE) == -9
     stubborn.stdout.close()
 
 
@@ -163,7 +163,7 @@ def test_a_boot_ends_what_an_earlier_emulator_left(room: MachineRoom) -> None:
     with start(["sleep", "300"], machine) as left:
         room.run(machine.boot())
         assert not marked_processes(machine.inside.marker)
-        assert left.wait(5) == -15
+        assert left.wait(PATIENCE) == -15
 
 
 def test_machines_stand_side_by_side(room: MachineRoom, machine: Machine) -> None:

@@ -132,9 +132,9 @@ def test_jupyter_server_is_started_once_and_answers_through_the_tunnel(room: Mac
     with room.tunnel(machine) as tunnel:
         tunnel.wait_for(int(first.Port))
         with tunnel.listener(int(first.Port)) as port:
-            answer = httpx.get(f"http://127.0.0.1:{port}/api/kernelspecs?{query}", trust_env=False, timeout=20)
+            answer = httpx.get(f"http://127.0.0.1:{port}/api/kernelspecs?{query}", trust_env=False, timeout=60)
             specs = answer.raise_for_status().json()["kernelspecs"]
-            refused = httpx.get(f"http://127.0.0.1:{port}/api/kernelspecs", trust_env=False, timeout=20)
+            refused = httpx.get(f"http://127.0.0.1:{port}/api/kernelspecs", trust_env=False, timeout=60)
     assert specs["python3"]["spec"]["argv"][0] == str(machine.inside.python.executable)
     assert refused.status_code == 403
 
