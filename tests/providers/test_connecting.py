@@ -201,7 +201,7 @@ async def test_its_address_outlives_the_tunnel(provider, emulator, running):
     address = url.base_url
     emulator.faults.set("relay-drop")
     emulator.faults.clear("relay-drop")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             try:
                 assert await ask_jupyter(url)

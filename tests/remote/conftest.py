@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import sys
@@ -14,6 +15,7 @@ import pytest
 from codespace_kernels.bootstrap import ensure_server
 from codespace_kernels.link.client import LinkClient
 from codespace_kernels.link.kernel import LinkKernel
+from tests.processes import is_alive
 
 from .local_connection import LocalConnection
 from .recorder import Recorder
@@ -40,7 +42,8 @@ def end_all(home: Path) -> None:
             continue
     _, left = psutil.wait_procs(processes_of(home), timeout=8)
     for process in left:
-        process.kill()
+        with contextlib.suppress(psutil.Error):
+            process.kill()
     psutil.wait_procs(left, timeout=5)
 
 
@@ -117,10 +120,25 @@ async def recorder(kernel: LinkKernel) -> Recorder:
     return Recorder(kernel)
 
 
-def wait_until_gone(pid: int, seconds: float = 20.0) -> None:
+def runs(pid: int) -> bool:
+    try:
+        return is_alive(psutil.Process(pid))
+    except psutil.Error:
+        return False
+
+
+def wait_until_gone(pid: int, seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
-    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+    while runs(pid):
         assert time.monotonic() < deadline, f"process {pid} is still there"
+        time.sleep(0.05)
+
+
+def wait_until_empty(home: Path, seconds: float = 60.0) -> None:
+    """Wait until no process lives in a home: those that a server started end a moment after it."""
+    deadline = time.monotonic() + seconds
+    while left := [process for process in processes_of(home) if is_alive(process)]:
+        assert time.monotonic() < deadline, f"still there: {left}"
         time.sleep(0.05)
 
 

@@ -39,7 +39,7 @@ class Recorder:
         self.gaps.append(reason)
         self._changed.set()
 
-    async def until(self, condition: Callable[[], Any], seconds: float = 20.0) -> Any:
+    async def until(self, condition: Callable[[], Any], seconds: float = 60.0) -> Any:
         """Wait until `condition` gives something true, and give it."""
         async with asyncio.timeout(seconds):
             while not (result := condition()):
@@ -62,7 +62,7 @@ class Recorder:
         found = [m for m in self.of_request(request, Channel.IOPUB) if m.header_dict()["msg_type"] == "stream"]
         return "".join(m.content_dict()["text"] for m in found if m.content_dict()["name"] == "stdout")
 
-    async def state(self, wanted: KernelState, seconds: float = 20.0) -> str:
+    async def state(self, wanted: KernelState, seconds: float = 60.0) -> str:
         """Wait for a state; give its reason."""
         await self.until(lambda: wanted in [state for state, _ in self.states], seconds)
         return [reason for state, reason in self.states if state is wanted][-1]
@@ -73,7 +73,7 @@ class Recorder:
         self.kernel.send(Channel.SHELL, message)
         return message
 
-    async def run(self, code: str, seconds: float = 30.0) -> Message:
+    async def run(self, code: str, seconds: float = 60.0) -> Message:
         """Execute, wait for reply and idle; give the request."""
         request = self.request(code)
         await self.until(lambda: self.of_request(request, Channel.SHELL) and self.is_idle(request), seconds)

@@ -94,7 +94,7 @@ async def test_the_server_subscribes_only_to_kernels_that_nobody_has_open(client
 
     assert not subscriptions()
     await recorder.kernel.close()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not subscriptions():
             await asyncio.sleep(0.02)
     (again,) = [kernel for kernel in await client.kernels() if kernel["id"] == recorder.kernel.kernel_id]
@@ -110,13 +110,15 @@ async def test_replies_carry_the_identities_of_their_request(recorder: Recorder)
 
 
 async def test_control_requests_are_answered_while_the_kernel_is_busy(recorder: Recorder) -> None:
-    await recorder.run("pass")
-    busy = recorder.request("import time; time.sleep(1.5)")
+    busy = recorder.request("print('go', flush=True); import time; time.sleep(60)")
+    await recorder.until(lambda: recorder.text(busy))
     info = make("kernel_info_request", {}, (b"who",))
     recorder.kernel.send(Channel.CONTROL, info)
     await recorder.until(lambda: recorder.of_request(info, Channel.CONTROL))
     assert recorder.of_request(info, Channel.CONTROL)[0].identities == (b"who",)
     assert not recorder.of_request(busy, Channel.SHELL)
+    await recorder.kernel.interrupt()
+    await recorder.until(lambda: recorder.is_idle(busy))
 
 
 async def test_input_is_asked_of_the_client_that_executes(recorder: Recorder) -> None:
@@ -208,7 +210,7 @@ async def test_a_burst_of_20000_messages_arrives_whole_and_in_order(recorder: Re
         "    kernel.session.send(kernel.iopub_socket, 'stream', {'name': 'stdout', 'text': f'{i}\\n'},"
         " parent=kernel.get_parent())"
     )
-    request = await recorder.run(code, 60)
+    request = await recorder.run(code)
     assert recorder.text(request) == "".join(f"{i}\n" for i in range(20000))
 
 
@@ -324,13 +326,13 @@ async def test_the_server_knows_what_the_kernel_does(client: LinkClient, recorde
     await recorder.run("pass")
     request = recorder.request("print('go', flush=True); import time; time.sleep(60)")
     await recorder.until(lambda: recorder.text(request))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while (await model())["execution_state"] != "busy":
             await asyncio.sleep(0.05)
     before = (await model())["last_activity"]
     assert (await model())["connections"] == 1
     await recorder.kernel.interrupt()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while (await model())["execution_state"] != "idle":
             await asyncio.sleep(0.05)
     assert (await model())["last_activity"] > before
@@ -357,7 +359,7 @@ async def test_a_child_that_dies_is_replaced_and_the_gap_is_told(
     assert len(recorder.gaps) == 1
     assert "output may be missing" in recorder.gaps[0]
     assert (await client.server_info())["child_pid"] != old
-    assert not psutil.pid_exists(old)
+    wait_until_gone(old)
 
 
 async def test_messages_before_anybody_listens_are_kept(client: LinkClient) -> None:
@@ -385,7 +387,7 @@ async def test_the_server_does_not_read_what_the_kernel_publishes(client: LinkCl
     assert readers(info["child_pid"]) == 1
     assert readers(info["pid"]) == 0
     await recorder.kernel.close()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while readers(info["pid"]) != 1:  # nobody else watches it any more
             await asyncio.sleep(0.05)
     await (await client.attach_kernel(recorder.kernel.kernel_id)).shutdown()

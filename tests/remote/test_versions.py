@@ -88,7 +88,7 @@ async def check_everything(client: LinkClient) -> None:
     assert "exit code 7" in await recorder.state(KernelState.DEAD)
     await recorder.kernel.restart()
     await recorder.run("pass")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while (await client.kernels())[0]["execution_state"] != "idle":
             await asyncio.sleep(0.05)
     await delete_over_rest(client, "DELETE", f"api/kernels/{recorder.kernel.kernel_id}")

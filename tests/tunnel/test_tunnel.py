@@ -161,7 +161,7 @@ async def test_port_is_added_as_gh_does(codespace):
         opened = await open_tunnel(dataclasses.replace(codespace.properties, service_uri=service.url), silent)
         with pytest.raises(WaitTimeoutError, match="to offer port 1"):
             # The host knows nothing of it: only the stand-in service was asked.
-            await opened.open_port(1, timeout=0.5)
+            await opened.open_port(1, timeout=2)
         await opened.close()
         method, target, headers, body = service.requests[-1]
     assert (method, headers["if-none-match"]) == ("PUT", "*")
