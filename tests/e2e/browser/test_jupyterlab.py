@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from playwright.sync_api import expect
 
-from .page import NotebookPage
+from .page import STEP, NotebookPage
 
 pytestmark = pytest.mark.e2e
 
@@ -27,11 +29,25 @@ def test_launcher_shows_the_kernel_with_its_logo_and_starts_it(page, front_end, 
     expect(notebook.run(0)).to_have_text(account.codespace)
 
 
+def switch_debugger_on(page, shown) -> None:
+    """Press the button until what the debugger brings is shown.
+
+    JupyterLab offers it while it still asks the kernel for the debugger's state; the answer then undoes the press.
+    """
+    button = page.locator(".jp-NotebookPanel-toolbar .jp-DebuggerBugButton")
+    give_up = time.monotonic() + STEP
+    while not shown.is_visible():
+        assert time.monotonic() < give_up, "the debugger was not switched on"
+        if button.get_attribute("aria-pressed") != "true":
+            button.click()
+        page.wait_for_timeout(250)
+
+
 def test_debugger_stops_at_a_breakpoint(open_notebook):
     notebook = open_notebook("def double(n):\n    total = n * 2\n    return total\n\nprint('got', double(21))")
     page = notebook.page
-    page.locator(".jp-NotebookPanel-toolbar .jp-DebuggerBugButton").click()
     gutter = notebook.cell(0).locator("div.cm-breakpoint-gutter .cm-gutterElement")
+    switch_debugger_on(page, gutter.nth(3))
     # The first one is the column's hidden measure; so this is line 3.
     gutter.nth(3).click()
     expect(page.locator(".jp-DebuggerBreakpoint")).to_contain_text("3")
