@@ -37,23 +37,14 @@ class Gh:
         self.environment = {**os.environ, "PATH": path, "GH_BROWSER": "true", **environment}
 
     def __call__(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run a command to its end.
-
-        About one connection in 150 hangs for ever: a lost wake-up in gh's own tunnel library. So a second try is given.
-        """
-        try:
-            return self._run(arguments, 30)
-        except subprocess.TimeoutExpired:
-            return self._run(arguments, 30)
-
-    def _run(self, arguments: tuple[str, ...], timeout: float) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end."""
         return subprocess.run(
             [self.program, "codespace", *arguments],
             env=self.environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=timeout,
+            timeout=60,
         )
 
     def text(self, *arguments: str) -> str:
