@@ -1,7 +1,8 @@
 """Local ZMQ sockets on one side, a remote kernel on the other; no other I/O."""
 
 from codespace_kernels.bridge.answers import guessed_kernel_info
-from codespace_kernels.bridge.bridge import BridgeOwner, KernelBridge
+from codespace_kernels.bridge.bridge import KernelBridge
+from codespace_kernels.bridge.owner import BridgeOwner
 from codespace_kernels.bridge.requests import RequestHandler
 from codespace_kernels.bridge.sockets import Ports
 from codespace_kernels.bridge.stats import BridgeStats

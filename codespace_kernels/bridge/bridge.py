@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import time
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import zmq
 
@@ -32,6 +32,7 @@ from codespace_kernels.remote_kernel import KernelState
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from codespace_kernels.bridge.owner import BridgeOwner
     from codespace_kernels.bridge.waiting_line import WaitingState
     from codespace_kernels.remote_kernel import RemoteKernel
 
@@ -39,31 +40,6 @@ _log = logging.getLogger(__name__)
 
 _ZERO_COPY_BYTES = 1024 * 1024
 """From this size on, copying a message costs more than pyzmq's bookkeeping for not copying it."""
-
-
-class BridgeOwner(Protocol):
-    """Who holds a bridge: the broker. Called on the bridge's event loop."""
-
-    def shutdown_requested(self, *, restart: bool, session: str) -> None:
-        """The client of a session asked to end or restart the kernel, and was told that it will be done."""
-
-    def execution_state_changed(self, state: str) -> None:
-        """The kernel is `starting`, `idle`, `busy` or `dead` now."""
-
-    def kernel_state_changed(self, state: KernelState, reason: str) -> None:
-        """The carrier of the remote kernel tells a new state."""
-
-    def run_waits(self) -> None:
-        """A person's run waits for a kernel, and the stand-in can show in its cell what for (see `tell_waiting`)."""
-
-    def waiting_interrupted(self) -> None:
-        """The runs that waited were interrupted: nobody waits for the kernel any more."""
-
-    def kernel_info_received(self, content: dict[str, Any]) -> None:
-        """The kernel answered a `kernel_info_request`, with this content."""
-
-    def notebook_named(self, path: str) -> None:
-        """A client said which notebook it works on."""
 
 
 class KernelBridge:

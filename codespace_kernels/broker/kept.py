@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import logging
 import os
 import time
@@ -106,9 +105,7 @@ class KeptKernel:
         state = self.unattended.activity.state if self.unattended.alive else "dead"
         return {
             "id": self.kernel_id,
-            "workspace": self.session.name,
-            "api_url": self.session.account.api_url,
-            "account": dataclasses.asdict(self.session.account),
+            **self.session.place_json(),
             "kernel": self.request.target.kernel,
             "state": state,
             "since": self.since,

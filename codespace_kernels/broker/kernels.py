@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import logging
 import time
 import uuid
@@ -380,9 +379,7 @@ class BrokerKernel:
         """Give what `status` shows; no key, no credentials."""
         return {
             "id": self.kernel_id,
-            "workspace": self.session.name,
-            "api_url": self.session.account.api_url,
-            "account": dataclasses.asdict(self.session.account),
+            **self.session.place_json(),
             "kernel": self.request.target.kernel,
             "state": self.state,
             "since": self.since,

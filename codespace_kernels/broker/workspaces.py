@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import enum
 import logging
 import time
@@ -233,6 +234,10 @@ class WorkspaceSession:
         self._become(SessionState.IDLE)
         if host is not None:
             await host.close()
+
+    def place_json(self) -> dict[str, Any]:
+        """Give what `status` shows of a kernel's place."""
+        return {"workspace": self.name, "api_url": self.account.api_url, "account": dataclasses.asdict(self.account)}
 
     def to_json(self) -> dict[str, Any]:
         """Give what `status` shows."""

@@ -69,8 +69,8 @@ def session_of(notebook) -> dict[str, str]:
     return {**os.environ, "JPY_SESSION_NAME": str(notebook)}
 
 
-def front_end_dies(kernel_name, notebook, *code: str) -> dict:
-    """Start a front end, let it run code, kill it; give the kernel that is kept."""
+def front_end(kernel_name, notebook, *code: str) -> subprocess.Popen[str]:
+    """Start a front end, and let it run code."""
     process = subprocess.Popen(
         [sys.executable, "-c", FRONT_END, kernel_name, *code],
         env=session_of(notebook),
@@ -79,9 +79,25 @@ def front_end_dies(kernel_name, notebook, *code: str) -> dict:
         text=True,
     )
     assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def kill_front_end(kernel_name, notebook, *code: str) -> None:
+    """Start a front end, let it run code, and kill it."""
+    process = front_end(kernel_name, notebook, *code)
     process.kill()
     process.communicate(timeout=WAIT)
+
+
+def front_end_dies(kernel_name, notebook, *code: str) -> dict:
+    """Let a front end die; give the kernel that is kept."""
+    kill_front_end(kernel_name, notebook, *code)
     return the_kept_one()
+
+
+def wait_for(path: Path) -> str:
+    """Code that waits for a file."""
+    return f"import os, time\nwhile not os.path.exists({str(path)!r}):\n    time.sleep(0.02)\n"
 
 
 async def test_the_same_notebook_gets_its_kernel_back(account, kernel_name, notebook):
@@ -107,17 +123,15 @@ async def test_another_notebook_gets_another_kernel(kernel_name, notebook):
 
 async def test_output_that_was_made_meanwhile_is_shown_at_the_first_run(kernel_name, notebook, tmp_path):
     go = tmp_path / "go"
-    code = textwrap.dedent(f"""
-        import os, sys, time
-        print("begun", flush=True)
-        while not os.path.exists({str(go)!r}):
-            time.sleep(0.02)
+    wrote = textwrap.dedent("""
+        import sys
         print("epoch 1", flush=True)
         print("loss is high", file=sys.stderr, flush=True)
         from IPython.display import display, HTML
         display(HTML("<b>plot</b>"))
         weights = 17
     """)
+    code = f"print('begun', flush=True)\n{wait_for(go)}{wrote}"
     kept = await asyncio.to_thread(front_end_dies, kernel_name, notebook, "pass", code)
     assert (kept["state"], kept["until"]) == ("busy", None)
     go.touch()
@@ -134,14 +148,7 @@ async def test_output_that_was_made_meanwhile_is_shown_at_the_first_run(kernel_n
 
 async def test_a_kernel_that_still_works_is_had_at_once_and_its_output_is_seen(kernel_name, notebook, tmp_path):
     go = tmp_path / "go"
-    code = textwrap.dedent(f"""
-        import os, time
-        print("begun", flush=True)
-        while not os.path.exists({str(go)!r}):
-            time.sleep(0.02)
-        print("epoch", flush=True)
-        name = input("who? ")
-    """)
+    code = f"print('begun', flush=True)\n{wait_for(go)}print('epoch', flush=True)\nname = input('who? ')"
     await asyncio.to_thread(front_end_dies, kernel_name, notebook, "pass", code)
     # The start succeeds: what front ends ask at the start is answered although the kernel's shell is taken for long.
     async with running_kernel(kernel_name, env=session_of(notebook)) as (_, client):
@@ -180,16 +187,8 @@ async def test_a_restart_gives_a_fresh_kernel(kernel_name, notebook):
 
 async def test_a_kept_kernel_that_died_says_so_to_its_notebook(account, kernel_name, notebook, tmp_path):
     go, die = tmp_path / "go", tmp_path / "die"
-    code = textwrap.dedent(f"""
-        import os, time
-        print("begun", flush=True)
-        while not os.path.exists({str(go)!r}):
-            time.sleep(0.02)
-        print("last words", flush=True)
-        while not os.path.exists({str(die)!r}):
-            time.sleep(0.02)
-        os._exit(3)
-    """)
+    last_words = f"print('last words', flush=True)\n{wait_for(die)}os._exit(3)"
+    code = f"print('begun', flush=True)\n{wait_for(go)}{last_words}"
     await asyncio.to_thread(front_end_dies, kernel_name, notebook, "x = 41", code)
     go.touch()
     await asyncio.to_thread(wait_until, lambda: kernels()[0]["unseen_outputs"], "its output")
@@ -206,24 +205,9 @@ async def test_a_kept_kernel_that_died_says_so_to_its_notebook(account, kernel_n
 async def test_a_kernel_is_ended_when_its_time_is_over(account, kernel_name, notebook, monkeypatch):
     monkeypatch.setenv("CODESPACE_KERNELS_KEEP_HOURS", str(1 / 3600))
     inside = len(kernels_inside(account.codespace))
-    process = await asyncio.to_thread(front_end_dies_quickly, kernel_name, notebook)
-    assert process.returncode is not None
+    await asyncio.to_thread(kill_front_end, kernel_name, notebook, "pass")
     await asyncio.to_thread(wait_until, lambda: kernels() == [], "the kernel to be ended")
     await asyncio.to_thread(wait_until, lambda: len(kernels_inside(account.codespace)) == inside, "its process to end")
-
-
-def front_end_dies_quickly(kernel_name, notebook) -> subprocess.Popen[str]:
-    process = subprocess.Popen(
-        [sys.executable, "-c", FRONT_END, kernel_name, "pass"],
-        env=session_of(notebook),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout.readline() == "ready\n"
-    process.kill()
-    process.communicate(timeout=WAIT)
-    return process
 
 
 # The Jupyter server: to a kernel, the server's end looks like a kernel's end that a person asked for.
@@ -327,14 +311,7 @@ def test_attach_holds_a_kept_kernel_and_gives_it_back(kernel_name, notebook):
 
 
 def test_attach_to_a_kernel_that_a_front_end_holds(kernel_name, notebook):
-    process = subprocess.Popen(
-        [sys.executable, "-c", FRONT_END, kernel_name, "x = 41"],
-        env=session_of(notebook),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout.readline() == "ready\n"
+    process = front_end(kernel_name, notebook, "x = 41")
     (kernel,) = kernels()
     console = subprocess.run(
         [sys.executable, "-m", "codespace_kernels.cli", "kernels", "attach", kernel["id"]],
