@@ -146,7 +146,7 @@ def run_attach(options: argparse.Namespace) -> int:
             )
         if kernel["state"] == "busy":
             terminal.say("The kernel is busy; the console begins when it is done.")
-        # The console says goodbye to a kernel that it did not start without ending it.
+        terminal.say("Leave with Ctrl-D: `exit` ends the kernel, too.")
         return subprocess.call([sys.executable, "-m", "jupyter_console", "--existing", str(path)])
 
 

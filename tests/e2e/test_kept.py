@@ -19,6 +19,7 @@ from jupyter_client.blocking import BlockingKernelClient
 
 from codespace_kernels.broker.client import BrokerClient
 from codespace_kernels.broker.kept import RESTART_SECONDS
+from tests.terminals import Terminal
 
 from .clients import execute, running_kernel, text_of, until_idle
 from .conftest import WAIT, cli, ended, kernels_inside, wait_until
@@ -245,7 +246,9 @@ def test_a_jupyter_server_that_ends_leaves_its_kernels_and_one_that_is_asked_end
     # A run that nothing disturbs, although a manager that ends a kernel interrupts it first.
     first.execute(kernel_id, "import time; x = 41")
     with pytest.raises(InterruptedError):
-        first.execute(kernel_id, "try:\n    time.sleep(1)\nexcept KeyboardInterrupt:\n    x = 0", on_busy=leave)
+        first.execute(
+            kernel_id, "print('begun')\ntry:\n    time.sleep(1)\nexcept KeyboardInterrupt:\n    x = 0", on_output=leave
+        )
     first.close()
     assert the_kept_one()["session"] == str(notebook)
     wait_until(lambda: kernels()[0]["state"] == "idle", "its run to end")
@@ -310,19 +313,36 @@ def test_attach_holds_a_kept_kernel_and_gives_it_back(kernel_name, notebook):
     assert the_kept_one()["session"] == str(notebook)
 
 
-def test_attach_to_a_kernel_that_a_front_end_holds(kernel_name, notebook):
+def use_a_console(kernel_id: str, code: str, expected: str) -> None:
+    """Open a console on a kernel, run a line, wait for its output, and leave."""
+    command = [sys.executable, "-m", "codespace_kernels.cli", "kernels", "attach", kernel_id]
+    with Terminal(command) as console:
+        console.wait_for("In [")
+        console.type(f"{code}\r")
+        console.wait_for(expected)
+        console.wait_for("In [")
+        console.type("\x04")
+        console.wait_for("really want to exit")
+        console.type("y\r")
+        assert console.wait() == 0
+
+
+def test_a_console_is_a_guest_of_a_kernel_that_a_front_end_holds(kernel_name, notebook):
     process = front_end(kernel_name, notebook, "x = 41")
-    (kernel,) = kernels()
-    console = subprocess.run(
-        [sys.executable, "-m", "codespace_kernels.cli", "kernels", "attach", kernel["id"]],
-        input="print(x + 1)\nexit\n",
-        capture_output=True,
-        text=True,
-        timeout=WAIT,
-    )
-    assert "42" in console.stdout, console.stderr
-    assert kernels()[0]["state"] == "idle"
-    process.communicate("", timeout=WAIT)
+    try:
+        (kernel,) = kernels()
+        use_a_console(kernel["id"], "x += 1; print(x * 1000)", "42000")
+        use_a_console(kernel["id"], "x += 1; print(x * 1000)", "43000")
+    finally:
+        process.kill()
+        process.communicate(timeout=WAIT)
+
+
+def test_a_console_is_a_guest_of_a_kept_kernel(kernel_name, notebook):
+    kept = front_end_dies(kernel_name, notebook, "x = 41")
+    use_a_console(kept["id"], "x += 1; print(x * 1000)", "42000")
+    use_a_console(the_kept_one()["id"], "x += 1; print(x * 1000)", "43000")
+    the_kept_one()
 
 
 @contextlib.contextmanager

@@ -120,7 +120,7 @@ async def test_start_and_stop(provider, name, state_of):
     events = []
     workspace = await provider.ensure_running(name, events.append)
     assert workspace.state is WorkspaceState.RUNNING
-    assert "(Shutdown)" in events[0].message
+    assert name in events[0].message
     assert (await provider.ensure_running(name, silent, start=False)).state is WorkspaceState.RUNNING
 
     assert (await provider.stop(name)).state is WorkspaceState.STOPPING

@@ -1,0 +1,78 @@
+"""Programs in a terminal of their own, as a person has them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pty
+import subprocess
+import termios
+import threading
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+WAIT = 90.0
+"""Seconds for one text to appear."""
+
+
+class Terminal:
+    """A terminal with one program in it; leaving the context ends both."""
+
+    def __init__(self, command: Sequence[str], *, rows: int = 33, columns: int = 99, **env: str) -> None:
+        self.leader, self.follower = pty.openpty()
+        termios.tcsetwinsize(self.follower, (rows, columns))
+        self.settings = termios.tcgetattr(self.follower)
+        self.process = subprocess.Popen(
+            [*command],
+            stdin=self.follower,
+            stdout=self.follower,
+            stderr=self.follower,
+            env={**os.environ, "TERM": "xterm-256color", **env},
+            start_new_session=True,
+        )
+        self._text = b""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.process.kill()
+        self.process.wait(WAIT)
+        for descriptor in (self.leader, self.follower):
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+
+    def wait_for(self, text: str) -> None:
+        """Wait until this stands there, after what was waited for before."""
+        watch = threading.Timer(WAIT, self._give_up)
+        watch.start()
+        try:
+            while text.encode() not in self._text:
+                data = os.read(self.leader, 65536)
+                assert data != b"\0", f"waited {WAIT} s for {text!r}"
+                self._text += data
+        finally:
+            watch.cancel()
+            print(self._text.decode(errors="replace"))
+        self._text = self._text.partition(text.encode())[2]
+
+    def _give_up(self) -> None:
+        self.process.kill()
+        os.write(self.follower, b"\0")
+
+    def type(self, text: str) -> None:
+        """Press keys."""
+        os.write(self.leader, text.encode())
+
+    def wait(self) -> int:
+        """Wait for the program's end, reading what it still writes; give its exit code."""
+        reader = threading.Thread(target=self._drain, daemon=True)
+        reader.start()
+        return self.process.wait(WAIT)
+
+    def _drain(self) -> None:
+        with contextlib.suppress(OSError):
+            while os.read(self.leader, 65536):
+                pass
