@@ -24,7 +24,13 @@ VERBS = {
     "disconnect": "give up the connection to a codespace",
     "status": "show connections, kernels and what each is doing",
     "kernels": "list the kernels in codespaces, open a console on one, or end some",
+    "view": "show everything about a codespace",
+    "start": "start a codespace",
     "stop": "stop a codespace",
+    "edit": "change a codespace's machine type, idle timeout or display name",
+    "rebuild": "make a codespace's container anew",
+    "delete": "delete a codespace and everything in it",
+    "open": "open a codespace's page in the browser",
     "quit": "end the broker, the process that holds every connection",
     "emulator": "codespaces that run on this machine, in place of an account",
 }

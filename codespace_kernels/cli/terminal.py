@@ -49,6 +49,18 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     Console().print(table)
 
 
+def print_facts(facts: Sequence[tuple[str, str]]) -> None:
+    """Print what is known of one thing, a line a fact; those that are empty are left out."""
+    known = [(name, " ".join(value.split())) for name, value in facts if value]
+    if not sys.stdout.isatty():
+        for name, value in known:
+            print(f"{name}\t{value}", flush=True)
+        return
+    width = max((len(name) for name, _ in known), default=0)
+    for name, value in known:
+        print(f"{name:{width}}  {value}", flush=True)
+
+
 def program(name: str) -> str:
     """Give how a person starts a program of this Python's environment: by name where that finds it, else by path."""
     here = Path(sys.executable).parent / name

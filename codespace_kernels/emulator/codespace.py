@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 CREATING = (CodespaceState.QUEUED, CodespaceState.PROVISIONING, CodespaceState.STARTING)
 WAKING = (CodespaceState.QUEUED, CodespaceState.STARTING)
 GOING_UP = frozenset({CodespaceState.CREATED, CodespaceState.AWAITING, *CREATING})
-UP_OR_GOING_UP = GOING_UP | {CodespaceState.AVAILABLE}
+UP_OR_GOING_UP = GOING_UP | {CodespaceState.AVAILABLE, CodespaceState.REBUILDING}
 
 _BOOT_SECONDS = 30.0
 
@@ -163,6 +163,17 @@ class Codespace:
             self._idle_timer.cancel()
         self._enter(CodespaceState.SHUTTING_DOWN)
         self._begin(self._take_down(self._transition))
+
+    def rebuilding(self, active: bool) -> None:
+        """Take note that the container is being made anew, or that it is there."""
+        before, after = CodespaceState.AVAILABLE, CodespaceState.REBUILDING
+        if self.actual_state is (before if active else after):
+            self._enter(after if active else before)
+
+    @property
+    def has_unsaved_changes(self) -> bool:
+        """Whether its clone has what its repository has not."""
+        return self.host.faults.get("unsaved-changes", self.name) is not None
 
     async def settled(self) -> None:
         """Wait until no transition is under way."""

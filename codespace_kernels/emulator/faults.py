@@ -62,6 +62,7 @@ KINDS: dict[str, FaultKind] = {
     "pending-operation": FaultKind(
         "an operation is pending, only delete is allowed", {"reason": "The codespace is being updated."}
     ),
+    "unsaved-changes": FaultKind("the clone has uncommitted changes and unpushed commits"),
     "no-sshd": FaultKind("the image has no SSH server"),
     "no-jupyter": FaultKind("the image has no Jupyter"),
     "relay-drop": FaultKind("open relays are cut at once; new ones get through"),

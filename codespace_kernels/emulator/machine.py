@@ -68,6 +68,7 @@ class Machine:
         tunnels: Where its tunnel is registered while it runs.
         faults: Faults that it may be told to have: `no-sshd`, `no-jupyter`.
         on_activity: Called on the event loop with the activities of each client notice, such as `["connected"]`.
+        on_rebuild: Called on the event loop when a rebuild begins (true) and when it has ended (false).
     """
 
     def __init__(
@@ -77,10 +78,12 @@ class Machine:
         tunnels: TunnelService,
         faults: FaultBoard,
         on_activity: Callable[[list[str]], None],
+        on_rebuild: Callable[[bool], None] = lambda _: None,
     ) -> None:
         self.spec = spec
         self.inside = Inside(spec)
         self.on_activity = on_activity
+        self.on_rebuild = on_rebuild
         self._tunnels = tunnels
         self._faults = faults
         self._services = Services(self)
@@ -190,6 +193,7 @@ class Machine:
 
     def rebuild(self) -> None:
         """Begin to rebuild the container: its processes end, home and SSH host key are made anew."""
+        self.on_rebuild(True)
         self._begin(self._rebuild())
 
     def _begin(self, change: Coroutine[Any, Any, None]) -> None:
@@ -208,9 +212,12 @@ class Machine:
                 logger.warning("%s: %s", self.spec.name, error)
 
     async def _rebuild(self) -> None:
-        await self._end_processes()
-        await asyncio.to_thread(self.inside.forget_container)
-        await asyncio.to_thread(self._prepare)
+        try:
+            await self._end_processes()
+            await asyncio.to_thread(self.inside.forget_container)
+            await asyncio.to_thread(self._prepare)
+        finally:
+            self.on_rebuild(False)
         logger.info("container of %s rebuilt", self.spec.name)
 
     def _prepare(self) -> None:

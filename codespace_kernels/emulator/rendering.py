@@ -217,8 +217,8 @@ def codespace_json(codespace: Codespace, base: str) -> Json:
         "git_status": {
             "ahead": 0,
             "behind": 0,
-            "has_unpushed_changes": False,
-            "has_uncommitted_changes": False,
+            "has_unpushed_changes": codespace.has_unsaved_changes,
+            "has_uncommitted_changes": codespace.has_unsaved_changes,
             "ref": codespace.ref,
         },
         "location": codespace.location,

@@ -213,7 +213,13 @@ class Emulator:
             own_environment=self.own_environment,
             sshd=self.sshd,
         )
-        return Machine(spec, tunnels=self.tunnels, faults=self.faults, on_activity=codespace.touch)
+        return Machine(
+            spec,
+            tunnels=self.tunnels,
+            faults=self.faults,
+            on_activity=codespace.touch,
+            on_rebuild=codespace.rebuilding,
+        )
 
     def _application(self, base: str) -> Application:
         shared = Shared(self.account, self.faults, Quota(self.rate_limit), base)

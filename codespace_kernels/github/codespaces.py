@@ -161,6 +161,12 @@ class CodespacesApi:
         answer = await self.client.get(path, what, params=params, cached=True)
         return [Machine.from_json(item) for item in answer.get("machines") or [] if isinstance(item, dict)]
 
+    async def machines_of(self, name: str) -> list[Machine]:
+        """List the machine types that a codespace can be changed to."""
+        what = f"list the machine types for codespace {name}"
+        answer = await self.client.get(_path(name, "/machines"), what)
+        return [Machine.from_json(item) for item in answer.get("machines") or [] if isinstance(item, dict)]
+
     async def permissions_accepted(self, repository: Repository, ref: str, devcontainer_path: str) -> bool:
         """Tell whether the extra permissions that a devcontainer asks for have been granted."""
         path = f"/repositories/{repository.id}/codespaces/permissions_check"

@@ -43,6 +43,13 @@ class Workspace:
         last_used_at: ISO 8601, empty where unknown.
         web_url: Page of the workspace, empty where there is none.
         billable_owner: Login that pays, empty where unknown.
+        machine_name: The provider's name of the machine type, empty where unknown.
+        devcontainer_path: What it was made from, empty for the provider's default or where unknown.
+        location: Region, empty where unknown.
+        created_at: ISO 8601, empty where unknown.
+        retention_period_minutes: How long after a stop the provider deletes it; None where unknown.
+        stop_notice: Why the provider stopped it last, empty where it does not say.
+        has_uncommitted_changes, has_unpushed_changes: What deleting it would lose, as far as the provider knows.
     """
 
     name: str
@@ -56,6 +63,14 @@ class Workspace:
     last_used_at: str = ""
     web_url: str = ""
     billable_owner: str = ""
+    machine_name: str = ""
+    devcontainer_path: str = ""
+    location: str = ""
+    created_at: str = ""
+    retention_period_minutes: int | None = None
+    stop_notice: str = ""
+    has_uncommitted_changes: bool = False
+    has_unpushed_changes: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Give a JSON object for `--json` and the broker's API."""
@@ -94,6 +109,21 @@ class CreateRequest:
     retention_period_minutes: int | None = None
     location: str = ""
     default_permissions: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class ChangeRequest:
+    """What to change of a workspace; what is None stays.
+
+    Attributes:
+        display_name: At most 48 bytes (the limit that `gh` applies).
+        machine: Name of a machine type that is offered for it.
+        idle_timeout_minutes: 5 to 240.
+    """
+
+    display_name: str | None = None
+    machine: str | None = None
+    idle_timeout_minutes: int | None = None
 
 
 class JupyterUrl(Protocol):
@@ -146,6 +176,22 @@ class Provider(Protocol):
 
     async def delete(self, name: str) -> None:
         """Delete the workspace."""
+
+    async def change(self, name: str, request: ChangeRequest) -> Workspace:
+        """Change what can be changed of a workspace; another machine is had from its next start on.
+
+        Raises:
+            SettingsError: Nothing is to be changed, a value is out of bounds, or the machine is not offered.
+        """
+
+    async def rebuild(self, name: str, progress: Progress, *, full: bool = False) -> None:
+        """Begin to make a running workspace's container anew; every process in it ends.
+
+        Args:
+            name: The workspace.
+            progress: Hears of the steps.
+            full: Whether nothing that was built before is used again.
+        """
 
     async def connect(self, name: str, progress: Progress) -> Connection:
         """Open a way to a running workspace, with credentials fetched for this connection.

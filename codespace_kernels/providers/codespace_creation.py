@@ -1,7 +1,8 @@
-"""Creating a codespace: everything that can be known before the call is checked before it."""
+"""Creating and changing a codespace: everything that can be known before the call is checked before it."""
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +12,11 @@ from codespace_kernels.github.waiting import Pace, failed, wait_until_created
 from codespace_kernels.progress import Progress, ProgressEvent
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from codespace_kernels.github.codespaces import CodespacesApi
-    from codespace_kernels.github.models import Codespace, Repository
-    from codespace_kernels.providers.base import CreateRequest
+    from codespace_kernels.github.models import Codespace, Machine, Repository
+    from codespace_kernels.providers.base import ChangeRequest, CreateRequest
 
 _log = logging.getLogger(__name__)
 
@@ -30,11 +33,7 @@ def check_request(request: CreateRequest) -> None:
     Raises:
         SettingsError: A value is outside GitHub's limits.
     """
-    size = len(request.display_name.encode())
-    if size > MAX_DISPLAY_NAME:
-        raise SettingsError(
-            f"The display name has {size} bytes; GitHub takes {MAX_DISPLAY_NAME}. Choose a shorter one."
-        )
+    _check_display_name(request.display_name)
     _check_range("idle timeout", request.idle_timeout_minutes, IDLE_TIMEOUT_MINUTES)
     _check_range("retention period", request.retention_period_minutes, RETENTION_PERIOD_MINUTES)
 
@@ -73,6 +72,44 @@ async def create_codespace(
     return codespace
 
 
+def checked_changes(request: ChangeRequest) -> dict[str, Any]:
+    """Give the body of `PATCH /user/codespaces/{name}`.
+
+    Raises:
+        SettingsError: Nothing is to be changed, or a value is outside GitHub's limits.
+    """
+    changes = {key: value for key, value in dataclasses.asdict(request).items() if value is not None}
+    if not changes:
+        raise SettingsError("Nothing is to be changed. Give a machine type, an idle timeout or a display name.")
+    _check_display_name(request.display_name or "")
+    _check_range("idle timeout", request.idle_timeout_minutes, IDLE_TIMEOUT_MINUTES)
+    return changes
+
+
+def check_machine(name: str, offered: Sequence[Machine], what: str) -> None:
+    """Check that GitHub offers a machine type.
+
+    Args:
+        name: Of the type.
+        offered: What GitHub offers.
+        what: For which it is wanted.
+
+    Raises:
+        SettingsError: It does not; says what it offers.
+    """
+    if name not in {machine.name for machine in offered}:
+        names = ", ".join(f"{machine.name} ({machine.title})" for machine in offered) or "none at all"
+        raise SettingsError(f"GitHub offers no machine type {name!r} for {what}, but {names}.")
+
+
+def _check_display_name(name: str) -> None:
+    size = len(name.encode())
+    if size > MAX_DISPLAY_NAME:
+        raise SettingsError(
+            f"The display name has {size} bytes; GitHub takes {MAX_DISPLAY_NAME}. Choose a shorter one."
+        )
+
+
 def _check_range(what: str, value: int | None, allowed: range) -> None:
     if value is not None and value not in allowed:
         raise SettingsError(f"The {what} is {value} minutes; GitHub takes {allowed[0]} to {allowed[-1]}.")
@@ -104,11 +141,7 @@ async def _check_machine(api: CodespacesApi, repository: Repository, request: Cr
         # Seen for some repositories, while creating works; GitHub then judges the name itself.
         _log.info("Creating without a look at the machine types: %s", error)
         return
-    if request.machine not in {machine.name for machine in offered}:
-        names = ", ".join(f"{machine.name} ({machine.title})" for machine in offered) or "none at all"
-        raise SettingsError(
-            f"GitHub offers no machine type {request.machine!r} for {repository.full_name}, but {names}."
-        )
+    check_machine(request.machine, offered, repository.full_name)
 
 
 def _body(request: CreateRequest, repository: Repository, devcontainer: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
 import logging
@@ -24,8 +25,13 @@ from codespace_kernels.github.hosts import host_of, is_loopback
 from codespace_kernels.github.models import Codespace, Phase
 from codespace_kernels.github.waiting import ConnectableWait, Pace
 from codespace_kernels.progress import Progress, ProgressEvent, silent
-from codespace_kernels.providers.base import CreateRequest, Workspace, WorkspaceState
-from codespace_kernels.providers.codespace_creation import check_request, create_codespace
+from codespace_kernels.providers.base import ChangeRequest, CreateRequest, Workspace, WorkspaceState
+from codespace_kernels.providers.codespace_creation import (
+    check_machine,
+    check_request,
+    checked_changes,
+    create_codespace,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -41,6 +47,9 @@ _log = logging.getLogger(__name__)
 
 TRANSPORTS = ("auto", "tunnel", "gh")
 """How a codespace is reached: our own tunnel client, `gh codespace ssh --stdio`, or the first that can be had."""
+
+REBUILD_BEGIN_SECONDS = 15.0
+"""For GitHub to show that a rebuild has begun; one that is over by then is not waited for."""
 
 _CODESPACE_NAME = re.compile(r"[A-Za-z0-9-]+")
 _MOST_NAMED = 10
@@ -150,6 +159,39 @@ class CodespacesProvider:
         """Delete a codespace and everything in it."""
         with _unknown_is_told(name):
             await self._api.delete(name)
+
+    async def change(self, name: str, request: ChangeRequest) -> Workspace:
+        """Change a codespace; see `Provider.change`.
+
+        Raises:
+            PendingOperationError: Another operation on it is still running.
+        """
+        changes = checked_changes(request)
+        with _unknown_is_told(name):
+            if request.machine is not None:
+                check_machine(request.machine, await self._api.machines_of(name), f"codespace {name}")
+            return workspace_of(await self._api.update(name, changes))
+
+    async def rebuild(self, name: str, progress: Progress, *, full: bool = False) -> None:
+        """Begin to rebuild the container of a running codespace; see `Provider.rebuild`."""
+        from codespace_kernels.tunnel.tunnel import open_tunnel
+
+        tunnel = await open_tunnel(await self._tunnel_properties(name, progress), progress)
+        try:
+            progress(ProgressEvent("rebuild", f"Rebuilding the container of {name}"))
+            await tunnel.services.rebuild(full=full)
+            await self._left_availability(name)
+        finally:
+            await tunnel.close()
+
+    async def _left_availability(self, name: str) -> None:
+        """Wait until GitHub shows that the rebuild has begun: a wait for its end would else be over at once."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(REBUILD_BEGIN_SECONDS):
+                for pause in (self._pace or Pace()).pauses():
+                    if (await self._api.get(name)).phase is not Phase.READY:
+                        return
+                    await asyncio.sleep(pause)
 
     # Reaching.
 
@@ -281,6 +323,14 @@ def workspace_of(codespace: Codespace) -> Workspace:
         last_used_at=codespace.last_used_at,
         web_url=codespace.web_url,
         billable_owner=codespace.billable_owner,
+        machine_name=codespace.machine.name if codespace.machine else "",
+        devcontainer_path=codespace.devcontainer_path,
+        location=codespace.location,
+        created_at=codespace.created_at,
+        retention_period_minutes=codespace.retention_period_minutes,
+        stop_notice=codespace.last_known_stop_notice,
+        has_uncommitted_changes=codespace.has_uncommitted_changes,
+        has_unpushed_changes=codespace.has_unpushed_changes,
     )
 
 
