@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     import asyncio
+    import os
+    from collections.abc import Callable
 
 
 class CompletedCommand(NamedTuple):
@@ -43,6 +45,27 @@ class Stream(Protocol):
 
     def close(self) -> None:
         """End the stream in both directions. Closing twice is no error."""
+
+
+class Session(Stream, Protocol):
+    """A shell or command that a person sits before: a stream that has an end of its own."""
+
+    @property
+    def carried(self) -> int:
+        """Bytes that passed so far, both ways together."""
+
+    @property
+    def exit_status(self) -> int:
+        """Exit status, once closed: 0 to 255, or -1 where a signal or the connection's loss ended it."""
+
+    def write_eof(self) -> None:
+        """Say that nothing more will be written; reading goes on."""
+
+    def resize(self, size: os.terminal_size) -> None:
+        """Tell that the window has another size now; without a terminal nothing happens."""
+
+    async def wait_closed(self) -> None:
+        """Wait until the other side has closed the session, or the connection was lost."""
 
 
 class Connection(Protocol):
@@ -85,6 +108,29 @@ class Connection(Protocol):
 
     async def open_command(self, command: str, *, timeout: float = 30.0) -> Stream:
         """Start a long-lived command; the stream is its stdin and stdout, its stderr is logged.
+
+        Raises:
+            WorkspaceConnectionError: The connection was lost or the channel was refused.
+            WaitTimeoutError: No channel in time.
+        """
+
+    async def open_session(
+        self,
+        command: str,
+        *,
+        terminal: str = "",
+        size: os.terminal_size | None = None,
+        on_stderr: Callable[[bytes], None],
+        timeout: float = 30.0,
+    ) -> Session:
+        """Start a command, or the user's shell, for a person.
+
+        Args:
+            command: For the remote user's shell; empty for that shell itself.
+            terminal: Type of the person's terminal (`TERM`).
+            size: Of its window; None where there is no terminal.
+            on_stderr: Takes what is written to stderr; with a terminal there is none.
+            timeout: Seconds.
 
         Raises:
             WorkspaceConnectionError: The connection was lost or the channel was refused.

@@ -30,6 +30,8 @@ VERBS = {
     "edit": "change a codespace's machine type, idle timeout or display name",
     "rebuild": "make a codespace's container anew",
     "delete": "delete a codespace and everything in it",
+    "ssh": "open a shell in a codespace, or run a command there",
+    "logs": "show how a codespace's container was made",
     "open": "open a codespace's page in the browser",
     "quit": "end the broker, the process that holds every connection",
     "emulator": "codespaces that run on this machine, in place of an account",

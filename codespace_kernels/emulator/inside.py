@@ -10,6 +10,7 @@ Below the machine's folder:
 
 from __future__ import annotations
 
+import datetime
 import getpass
 import hashlib
 import os
@@ -110,7 +111,16 @@ class Inside:
         self._write_profile()
         if not self.workspace.exists():
             self._clone()
+            self._log("Repository", f"{self._spec.repository} at {self._spec.ref}")
         self.python.create(bare=bare)
+        self._log("Container", f"ready, Python at {self.python.scripts}")
+
+    def _log(self, step: str, what: str) -> None:
+        """Add a line to the creation log; GitHub's own lines are others."""
+        log = self.workspace.parent / ".codespaces" / ".persistedshare" / "creation.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("a", encoding="utf-8") as file:
+            file.write(f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M:%S.%f}Z: {step}: {what}\n")
 
     def forget_container(self) -> None:
         """Lose what a rebuild loses: everything but the working folder and the tunnel's host key; blocks."""

@@ -71,12 +71,31 @@ class ClientChannel(paramiko.Channel):
         A refusal closes the channel and sets `refused`; what is sent meanwhile is lost with it. That saves a round
         trip against paramiko's `exec_command`, which has no time limit either.
         """
+        self._request("exec", True, command)
+
+    def request_shell(self) -> None:
+        """Ask for the user's shell, without waiting for the answer; a refusal is as with `request_exec`."""
+        self._request("shell", True)
+
+    def request_terminal(self, kind: str, columns: int, lines: int) -> None:
+        """Ask for a pseudo-terminal, without waiting for the answer (RFC 4254, section 6.2)."""
+        self._request("pty-req", True, kind, columns, lines, 0, 0, "")
+
+    def tell_size(self, columns: int, lines: int) -> None:
+        """Tell the pseudo-terminal's new size (RFC 4254, section 6.7)."""
+        self._request("window-change", False, columns, lines, 0, 0)
+
+    def _request(self, kind: str, wants_reply: bool, *fields: str | int) -> None:
         message = paramiko.Message()
         message.add_byte(cMSG_CHANNEL_REQUEST)
         message.add_int(self.remote_chanid)
-        message.add_string("exec")
-        message.add_boolean(True)
-        message.add_string(command)
+        message.add_string(kind)
+        message.add_boolean(wants_reply)
+        for field in fields:
+            if isinstance(field, str):
+                message.add_string(field)
+            else:
+                message.add_int(field)
         self.session.send_user_message(message)
 
 

@@ -19,6 +19,7 @@ from codespace_kernels.ssh.threads import call_in_loop, run_blocking
 from codespace_kernels.ssh.upload import upload_command
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Awaitable, Callable
 
     from codespace_kernels.ssh.wire import Wire
@@ -134,6 +135,27 @@ class SshConnection:
     async def open_command(self, command: str, *, timeout: float = 30.0) -> ChannelStream:
         """Start a long-lived command; see `Connection.open_command`."""
         return await self._start(command, _log_stderr, timeout)
+
+    async def open_session(
+        self,
+        command: str,
+        *,
+        terminal: str = "",
+        size: os.terminal_size | None = None,
+        on_stderr: Callable[[bytes], None],
+        timeout: float = 30.0,
+    ) -> ChannelStream:
+        """Start a command or shell for a person; see `Connection.open_session`."""
+        channel = await self._session.open("session", what="an SSH session channel", timeout=timeout)
+        self._had_command = True
+        stream = ChannelStream(channel, on_stderr)
+        if size is not None:
+            channel.request_terminal(terminal, size.columns, size.lines)
+        if command:
+            channel.request_exec(command)
+        else:
+            channel.request_shell()
+        return stream
 
     async def _start(self, command: str, on_stderr: Callable[[bytes], None], timeout: float) -> ChannelStream:
         channel = await self._session.open("session", what="an SSH session channel", timeout=timeout)

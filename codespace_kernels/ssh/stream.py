@@ -10,6 +10,7 @@ from codespace_kernels.errors import WorkspaceConnectionError
 from codespace_kernels.ssh.threads import call_in_loop
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable
 
     from codespace_kernels.connection import Stream
@@ -30,6 +31,9 @@ class ChannelStream:
     Args:
         channel: Owned from now on: closed with the stream.
         on_stderr: Takes what a command writes to its stderr; called on the loop.
+
+    Attributes:
+        carried: Bytes that passed so far, both ways together.
     """
 
     def __init__(self, channel: ClientChannel, on_stderr: Callable[[bytes], None] | None = None) -> None:
@@ -40,6 +44,7 @@ class ChannelStream:
         self._wake_scheduled = False
         self._writing = asyncio.Lock()
         self._closed_here = False
+        self.carried = 0
         channel.setblocking(blocking=False)
         channel.listen(self._changed)
 
@@ -86,9 +91,11 @@ class ChannelStream:
 
     def _receive(self, max_bytes: int) -> bytes:
         try:
-            return self._channel.recv(max_bytes)
+            data = self._channel.recv(max_bytes)
         except EOFError:
             raise self._channel.session.lost_error() from None
+        self.carried += len(data)
+        return data
 
     def _end_of_stream(self) -> bytes:
         if self._channel.refused:
@@ -121,9 +128,11 @@ class ChannelStream:
 
     def _send(self, data: bytes) -> int:
         try:
-            return self._channel.send(data)
+            sent = self._channel.send(data)
         except (OSError, EOFError):
             raise self._write_error() from None
+        self.carried += sent
+        return sent
 
     def _write_error(self) -> WorkspaceConnectionError:
         if self._lost():
@@ -137,6 +146,12 @@ class ChannelStream:
         """Say that nothing more will be written; reading goes on."""
         with contextlib.suppress(EOFError):
             self._channel.shutdown_write()
+
+    def resize(self, size: os.terminal_size) -> None:
+        """Tell the window's new size; see `Session.resize`."""
+        if not (self._channel.closed or self._closed_here):
+            with contextlib.suppress(OSError, EOFError):
+                self._channel.tell_size(size.columns, size.lines)
 
     async def wait_closed(self) -> None:
         """Wait until the peer has closed the channel, or the connection was lost."""

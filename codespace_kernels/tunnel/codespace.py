@@ -14,7 +14,10 @@ from codespace_kernels.ssh.threads import call_in_loop, run_blocking
 from codespace_kernels.tunnel.tunnel import Tunnel, open_tunnel
 
 if TYPE_CHECKING:
-    from codespace_kernels.connection import CompletedCommand, Stream
+    import os
+    from collections.abc import Callable
+
+    from codespace_kernels.connection import CompletedCommand, Session, Stream
     from codespace_kernels.progress import Progress
     from codespace_kernels.ssh.keys import UserKey
     from codespace_kernels.tunnel.properties import TunnelProperties
@@ -57,6 +60,18 @@ class CodespaceConnection:
     async def open_command(self, command: str, *, timeout: float = 30.0) -> Stream:
         """Start a long-lived command; see `Connection.open_command`."""
         return await self._ssh.open_command(command, timeout=timeout)
+
+    async def open_session(
+        self,
+        command: str,
+        *,
+        terminal: str = "",
+        size: os.terminal_size | None = None,
+        on_stderr: Callable[[bytes], None],
+        timeout: float = 30.0,
+    ) -> Session:
+        """Start a command or shell for a person; see `Connection.open_session`."""
+        return await self._ssh.open_session(command, terminal=terminal, size=size, on_stderr=on_stderr, timeout=timeout)
 
     async def open_tcp(self, host: str, port: int, *, timeout: float = 30.0) -> Stream:
         """Connect to a port in the codespace; see `Connection.open_tcp`."""
