@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 VERBS = {
     "demo": "start an emulated codespace, run a notebook in it, and clean up",
+    "login": "sign in to GitHub, or say who is signed in",
+    "logout": "forget the token that login got",
     "list": "list your codespaces and their state",
     "create": "create a codespace; says first who pays",
     "connect": "connect to a codespace and write a kernelspec for each of its kernels",

@@ -9,6 +9,7 @@ import secrets
 from typing import TYPE_CHECKING, Literal
 
 from codespace_kernels.emulator.codespace import Codespace
+from codespace_kernels.emulator.login import SignIns
 from codespace_kernels.emulator.models import (
     DEVCONTAINER_PATH,
     CodespaceState,
@@ -58,6 +59,7 @@ class Account:
         user: The only user that has tokens.
         repositories: By full name in lower case, as GitHub compares them.
         codespaces: By name.
+        sign_ins: By the device flow.
         quota: Primary rate limit over all tokens of the user.
     """
 
@@ -66,6 +68,7 @@ class Account:
         self.user = User(login)
         self.repositories: dict[str, Repository] = {}
         self.codespaces: dict[str, Codespace] = {}
+        self.sign_ins = SignIns()
         self._tokens: dict[str, Token] = {}
         self._removals: set[asyncio.Task[None]] = set()
 

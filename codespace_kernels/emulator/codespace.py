@@ -59,10 +59,12 @@ class Timing:
     Attributes:
         transition_seconds: How long a creation, start or stop takes at least.
         minute_seconds: Length of the minutes in which idle timeouts are counted.
+        sign_in_interval: Seconds that must lie between two questions whether a person has signed in; GitHub's are 5.
     """
 
     transition_seconds: float = 0.4
     minute_seconds: float = 60.0
+    sign_in_interval: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True)

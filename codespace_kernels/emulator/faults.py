@@ -68,6 +68,20 @@ KINDS: dict[str, FaultKind] = {
     "relay-drop": FaultKind("open relays are cut at once; new ones get through"),
     "relay-blackhole": FaultKind("open relays stay open but carry nothing, until cleared"),
     "token-expired": FaultKind("the tunnel tokens have expired"),
+    "login-error": FaultKind(
+        "the device flow answers with this error",
+        {"error": "slow_down"},
+        {
+            "error": (
+                "slow_down",
+                "expired_token",
+                "access_denied",
+                "incorrect_client_credentials",
+                "device_flow_disabled",
+            )
+        },
+    ),
+    "expiring-tokens": FaultKind("tokens that are signed in for expire after this many seconds", {"seconds": 28800}),
     "create-accepted": FaultKind("create answers 202 and goes on in the background"),
 }
 """All kinds of fault. `on` names the `OPERATIONS` that are struck, separated by commas (empty: all)."""

@@ -26,6 +26,7 @@ from codespace_kernels.emulator.codespace import Codespace, Host, Timing
 from codespace_kernels.emulator.control import CONTROL_ROUTES
 from codespace_kernels.emulator.faults import FaultBoard
 from codespace_kernels.emulator.leftovers import clean_up_all
+from codespace_kernels.emulator.login import LOGIN_ROUTES
 from codespace_kernels.emulator.machine import Machine, MachineSpec
 from codespace_kernels.emulator.pages import PAGE_ROUTES
 from codespace_kernels.emulator.quota import Quota
@@ -55,6 +56,7 @@ class Emulator:
         codespaces: How many stopped codespaces it begins with, dealt out to the repositories in turn.
         transition_seconds: How long creating, starting and stopping take at least.
         minute_seconds: Length of the minutes in which idle timeouts are counted.
+        sign_in_interval: Seconds between two questions whether a person has signed in.
         rate_limit: Requests an hour.
         python: Interpreter of the codespaces.
         own_environment: Whether each codespace has a virtual environment of its own, or that interpreter's.
@@ -68,6 +70,7 @@ class Emulator:
     codespaces: int = 1
     transition_seconds: float = 0.4
     minute_seconds: float = 60.0
+    sign_in_interval: float = 1.0
     rate_limit: int = 5000
     python: str = sys.executable
     own_environment: bool = True
@@ -143,7 +146,7 @@ class Emulator:
         folder = _usable_folder(self.folder)
         if self.folder is None:
             undo.callback(shutil.rmtree, folder, ignore_errors=True)
-        timing = Timing(self.transition_seconds, self.minute_seconds)
+        timing = Timing(self.transition_seconds, self.minute_seconds, self.sign_in_interval)
         self.account = Account(Host(self.faults, timing, folder, self._make_inside))
         self._fill_account()
         self.tunnels.base_url = base
@@ -224,7 +227,7 @@ class Emulator:
     def _application(self, base: str) -> Application:
         shared = Shared(self.account, self.faults, Quota(self.rate_limit), base)
         rest = [(path, handler, {"shared": shared, "operations": names}) for path, handler, names in ROUTES]
-        pages = [(path, handler, {"shared": shared}) for path, handler in PAGE_ROUTES]
+        pages = [(path, handler, {"shared": shared}) for path, handler in (*LOGIN_ROUTES, *PAGE_ROUTES)]
         control = [(path, handler, {"emulator": self}) for path, handler in CONTROL_ROUTES]
         return Application(
             [*rest, *pages, *control, *self.tunnels.handlers()],

@@ -17,6 +17,7 @@ from codespace_kernels import platforms
 from codespace_kernels.errors import NoTokenError, SettingsError
 from codespace_kernels.github.hosts import host_of, is_github_hosted, is_loopback
 from codespace_kernels.github.keyrings import KeyringSource
+from codespace_kernels.github.sign_in import SignInSource
 from codespace_kernels.github.tokens import Token, TokenSource, is_token_text
 
 if TYPE_CHECKING:
@@ -129,7 +130,9 @@ class TokenChain:
         variable = "GH_TOKEN" if is_github_hosted(host) else "GH_ENTERPRISE_TOKEN"
         self._host = host
         self._sources = tuple(sources)
-        self._advice = advice or f"Sign in with `gh auth login -h {host} -s codespace`, or set {variable}."
+        self._advice = advice or (
+            f"Sign in with `codespace-kernels login` or `gh auth login -h {host} -s codespace`, or set {variable}."
+        )
 
     async def find(self) -> Token:
         """Give the first token.
@@ -147,7 +150,7 @@ class TokenChain:
 
 
 def token_sources(account: Account, env: Mapping[str, str], token: str | None = None) -> TokenChain:
-    """Give the sources for an account: explicit, environment, keyring, `gh`.
+    """Give the sources for an account: explicit, environment, our own sign-in, keyring, `gh`.
 
     For an address on this machine the emulator comes before the environment: a GH_ENTERPRISE_TOKEN there is most likely
     meant for a real server, and must not be shown to whatever listens on a local port.
@@ -159,13 +162,16 @@ def token_sources(account: Account, env: Mapping[str, str], token: str | None = 
     """
     host, advice = host_of(account.api_url), ""
     sources: list[TokenSource] = [ExplicitSource(token)] if token else []
+    own = [] if account.login else [SignInSource(account.api_url)]
     if is_loopback(account.api_url):
-        sources.append(EmulatorSource(account.api_url))
+        sources += [*own, EmulatorSource(account.api_url)]
+        own = []
         advice = (
             f"No emulator of yours runs at {account.api_url}: start one with `codespace-kernels emulator start`, "
             "or set GH_ENTERPRISE_TOKEN."
         )
-    sources += [EnvironmentSource(host, env), KeyringSource(host, account.login), GhSource(host, env, account.login)]
+    sources += [EnvironmentSource(host, env), *own, KeyringSource(host, account.login)]
+    sources.append(GhSource(host, env, account.login))
     return TokenChain(host, sources, advice)
 
 

@@ -31,6 +31,18 @@ def host_of(api_url: str) -> str:
     return name
 
 
+def web_url(api_url: str) -> str:
+    """Give the address of a host's web pages, without a trailing slash; an emulator has them below its API.
+
+    Raises:
+        SettingsError: It is no address of an API.
+    """
+    host = host_of(api_url)
+    if is_loopback(api_url):
+        return api_url.rstrip("/")
+    return f"https://{host}"
+
+
 def is_loopback(api_url: str) -> bool:
     """Tell whether the address is on this machine, as an emulator's is."""
     name = (urlsplit(api_url).hostname or "").lower()

@@ -46,7 +46,7 @@ class KeyringSource:
         """Look into both entries; a missing, locked or broken keyring has no token."""
         try:
             async with asyncio.timeout(self._timeout):
-                return await _in_daemon_thread(self._read)
+                return await in_daemon_thread(self._read)
         except TimeoutError:
             _log.info("The system keyring did not answer within %g s", self._timeout)
         except Exception as error:  # Backends raise whatever their system raises.
@@ -73,7 +73,7 @@ def _decoded(value: str) -> str:
         return ""
 
 
-async def _in_daemon_thread(work: Callable[[], _T]) -> _T:
+async def in_daemon_thread(work: Callable[[], _T]) -> _T:
     """Run blocking work in a thread that does not hold up the end of the process when it hangs."""
     future: concurrent.futures.Future[_T] = concurrent.futures.Future()
     # From here on a cancelled waiter leaves the future to the thread.

@@ -166,7 +166,9 @@ async def test_the_real_gh(test_home, tmp_path):
 
 
 async def test_no_token_tells_what_was_tried_and_the_way_out():
-    with pytest.raises(NoTokenError, match=r"GH_TOKEN, GITHUB_TOKEN, the system keyring, `gh auth token`") as caught:
+    with pytest.raises(
+        NoTokenError, match=r"GH_TOKEN, GITHUB_TOKEN, `codespace-kernels login`, the system keyring, `gh auth token`"
+    ) as caught:
         await found(GITHUB, {})
     assert "gh auth login -h github.com -s codespace" in str(caught.value)
     with pytest.raises(NoTokenError, match="or set GH_ENTERPRISE_TOKEN"):
