@@ -2,12 +2,13 @@
 
 import json
 import os
-import pty
+import signal
 import subprocess
 import termios
-import threading
 
 import pytest
+
+from tests.terminals import Terminal
 
 from .conftest import COMMAND, TIMEOUT, error_line, run_cli
 
@@ -33,55 +34,23 @@ def test_commands(name):
     assert "without an exit code" in error_line(killed)
 
 
-class Terminal:
-    """A terminal with the command line in it."""
-
-    def __init__(self, *arguments: str) -> None:
-        self.leader, follower = pty.openpty()
-        termios.tcsetwinsize(follower, (33, 99))
-        env = {**os.environ, "TERM": "xterm-256color"}
-        self.process = subprocess.Popen(
-            [*COMMAND, *arguments], stdin=follower, stdout=follower, stderr=follower, env=env, start_new_session=True
-        )
-        self.settings = termios.tcgetattr(follower)
-        self.follower = follower
-        self._text = b""
-
-    def wait_for(self, text: str) -> None:
-        """Wait until this stands there, after what was waited for before."""
-        watch = threading.Timer(TIMEOUT, self.process.kill)
-        watch.start()
-        try:
-            while text.encode() not in self._text:
-                self._text += os.read(self.leader, 65536)
-        finally:
-            watch.cancel()
-            print(self._text.decode(errors="replace"))
-        self._text = self._text.partition(text.encode())[2]
-
-    def type(self, text: str) -> None:
-        os.write(self.leader, text.encode())
-
-
 def test_shell(name):
-    terminal = Terminal("ssh", name)
-    terminal.type("PS1='rea''dy>'; echo size $(stty size) $TERM\n")
-    terminal.wait_for("size 33 99 xterm-256color")
-    termios.tcsetwinsize(terminal.leader, (20, 70))
-    terminal.process.send_signal(28)
-    terminal.type("while test \"$(stty size)\" != '20 70'; do sleep 0.02; done; echo resized\n")
-    terminal.wait_for("resized")
-    # A Ctrl-C is the remote command's. Python, since a shell may be anywhere between two commands when it comes.
-    terminal.type("python3 -c \"import time; print('go' + 'ne', flush=True); time.sleep(1000)\"\n")
-    terminal.wait_for("gone")
-    terminal.type("\x03")
-    terminal.wait_for("KeyboardInterrupt")
-    terminal.wait_for("ready>")
-    terminal.type("exit 3\n")
-    assert terminal.process.wait(TIMEOUT) == 3
-    assert termios.tcgetattr(terminal.follower) == terminal.settings
-    os.close(terminal.leader)
-    os.close(terminal.follower)
+    with Terminal([*COMMAND, "ssh", name]) as terminal:
+        terminal.type("PS1='rea''dy>'; echo size $(stty size) $TERM\n")
+        terminal.wait_for("size 33 99 xterm-256color")
+        termios.tcsetwinsize(terminal.leader, (20, 70))
+        terminal.process.send_signal(signal.SIGWINCH)
+        terminal.type("while test \"$(stty size)\" != '20 70'; do sleep 0.02; done; echo resized\n")
+        terminal.wait_for("resized")
+        # A Ctrl-C is the remote command's. Python, since a shell may be anywhere between two commands when it comes.
+        terminal.type("python3 -c \"import time; print('go' + 'ne', flush=True); time.sleep(1000)\"\n")
+        terminal.wait_for("gone")
+        terminal.type("\x03")
+        terminal.wait_for("KeyboardInterrupt")
+        terminal.wait_for("ready>")
+        terminal.type("exit 3\n")
+        assert terminal.wait() == 3
+        assert termios.tcgetattr(terminal.follower) == terminal.settings
 
 
 def test_logs(name):
