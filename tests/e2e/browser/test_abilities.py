@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import time
 
 import pytest
 from playwright.sync_api import expect
 
 from ..conftest import wait_until
+from .page import STEP
 
 pytestmark = [pytest.mark.e2e, pytest.mark.parametrize("front_end", ["jupyterlab", "notebook"], indirect=True)]
 
@@ -120,3 +122,43 @@ def test_cleared_output_is_replaced_and_a_traceback_is_coloured(open_notebook):
     expect(output).to_contain_text("ZeroDivisionError")
     expect(output).to_contain_text("return 1 / n")
     assert output.locator("span[class^='ansi-']").count() > 5
+
+
+def switch_debugger_on(page, shown) -> None:
+    """Press the button until what the debugger brings is shown.
+
+    JupyterLab offers it while it still asks the kernel for the debugger's state; the answer then undoes the press.
+    """
+    button = page.locator(".jp-NotebookPanel-toolbar .jp-DebuggerBugButton")
+    give_up = time.monotonic() + STEP
+    while not shown.is_visible():
+        assert time.monotonic() < give_up, "the debugger was not switched on"
+        if button.get_attribute("aria-pressed") != "true":
+            button.click()
+        page.wait_for_timeout(250)
+
+
+def show_debugger(page) -> None:
+    """Open the panel beside the notebook, which Notebook 7 keeps shut."""
+    page.evaluate("() => window.jupyterapp.shell.activateById('jp-debugger-sidebar')")
+    page.locator(".jp-DebuggerCallstack").wait_for()
+
+
+def test_debugger_stops_at_a_breakpoint(open_notebook):
+    notebook = open_notebook("def double(n):\n    total = n * 2\n    return total\n\nprint('got', double(21))")
+    page = notebook.page
+    gutter = notebook.cell(0).locator("div.cm-breakpoint-gutter .cm-gutterElement")
+    switch_debugger_on(page, gutter.nth(3))
+    show_debugger(page)
+    # The first one is the column's hidden measure; so this is line 3.
+    gutter.nth(3).click()
+    expect(page.locator(".jp-DebuggerBreakpoint")).to_contain_text("3")
+    notebook.start(0)
+    stack = page.locator(".jp-DebuggerCallstack")
+    expect(stack).to_contain_text("double")
+    expect(notebook.cell(0).locator(".jp-DebuggerEditor-highlight")).to_have_text("    return total")
+    expect(page.locator(".jp-DebuggerVariables").get_by_text("42")).to_be_visible()
+    expect(notebook.output(0)).not_to_contain_text("got")
+    page.locator("[data-command='debugger:continue']").click()
+    notebook.wait_for_end(0)
+    expect(notebook.output(0)).to_have_text("got 42")
