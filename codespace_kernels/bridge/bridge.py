@@ -196,6 +196,7 @@ class KernelBridge:
         self._late.clear()
         self._question = None
         self._questions.forget()
+        self._earlier.reset()
 
     def leave(self) -> UnattendedKernel | None:
         """Let go of the kernel and have it listened to without clients; None where there is none."""
@@ -364,8 +365,6 @@ class KernelBridge:
         self._learn(message)
         if self._question is not None and is_reply_to_run_of(self._question, message):
             self._question = None
-        if self._earlier.active:
-            self._earlier.replied(message)
 
     def _learn(self, message: Message) -> None:
         if b"kernel_info_reply" not in message.header:
@@ -435,4 +434,6 @@ class KernelBridge:
     def _idle_lost(self, request: bytes) -> None:
         self._gaps += 1
         _log.warning("a kernel answered a request, but its closing idle never came; told the clients that it is idle")
-        self._send(Channel.IOPUB, self._messages.status("idle", request))
+        idle = self._messages.status("idle", request)
+        self._earlier.finished(str(idle.parent_dict().get("msg_id", "")))
+        self._send(Channel.IOPUB, idle)

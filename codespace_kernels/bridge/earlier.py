@@ -120,6 +120,12 @@ class OutputStore:
         self._size = sum(output.size for output in self._outputs)
 
 
+def is_idle(message: Message) -> bool:
+    """Tell whether this is the last message of a request on iopub."""
+    is_status = message.header_dict().get("msg_type") == "status"
+    return is_status and message.content_dict().get("execution_state") == "idle"
+
+
 class EarlierOutput:
     """Shows in the first cell that is run what runs of clients that are gone wrote, and still write.
 
@@ -168,9 +174,13 @@ class EarlierOutput:
             self._cells[str(header.get("msg_id", ""))] = request
             self._show()
 
-    def replied(self, reply: Message) -> None:
-        """Note the end of a run of a client that is here."""
-        self._cells.pop(str(reply.parent_dict().get("msg_id", "")), None)
+    def finished(self, request: str) -> None:
+        """Note the end of a run of a client that is here, by its id."""
+        self._cells.pop(request, None)
+
+    def reset(self) -> None:
+        """Note that no run goes on: the process that had them is gone."""
+        self._cells.clear()
 
     def takes(self, channel: Channel, message: Message) -> bool:
         """Take output, or a question, that no client here would know what to do with.
@@ -181,7 +191,12 @@ class EarlierOutput:
         if channel not in (Channel.IOPUB, Channel.STDIN):
             return False
         parent = message.parent_dict()
-        if not parent or str(parent.get("session", "")) in self._sessions:
+        if not parent:
+            return False
+        if str(parent.get("session", "")) in self._sessions:
+            # Not at the reply: that may overtake what an earlier run still wrote, which comes before this idle.
+            if channel is Channel.IOPUB and is_idle(message):
+                self.finished(str(parent.get("msg_id", "")))
             return False
         if channel is Channel.STDIN:
             self._question = message

@@ -203,3 +203,22 @@ async def test_a_question_whose_run_has_ended_is_not(left):
     assert left.question is not None
     left.message_received(Channel.SHELL, make_message("execute_reply", RUN))
     assert left.question is None
+
+
+async def test_what_an_earlier_run_writes_last_is_seen_although_a_reply_overtakes_it(bridge, left):
+    bridge.take_back(left, INFO)
+    kernel = left.kernel
+    async with subscribed(bridge) as client:
+        msg_id = client.execute("mine")
+        await until(lambda: kernel.received)
+        request = kernel.received[-1][1]
+        # An interrupt of the earlier run aborts this one; its reply comes by another channel than the error.
+        reply = make_message("execute_reply", request.header, request.identities, {"status": "aborted"})
+        kernel.emit(Channel.SHELL, reply)
+        kernel.emit(Channel.IOPUB, stream("interrupted\n"))
+        kernel.status("idle", request)
+        assert (await shown(client, msg_id, 2))[1] == "interrupted\n"
+        # From here on the cell is finished: what comes now waits for the next one.
+        kernel.emit(Channel.IOPUB, stream("later\n"))
+        again = client.execute("next")
+        assert (await shown(client, again, 1)) == ["later\n"]
