@@ -66,6 +66,16 @@ class Terminal:
         """Press keys."""
         os.write(self.leader, text.encode())
 
+    def read_to_end(self) -> str:
+        """Read until the last program has closed the terminal; give what stood there after what was waited for."""
+        follower, self.follower = self.follower, -1
+        os.close(follower)
+        # Linux's way to say that it is closed.
+        with contextlib.suppress(OSError):
+            while data := os.read(self.leader, 65536):
+                self._text += data
+        return self._text.decode()
+
     def wait(self) -> int:
         """Wait for the program's end, reading what it still writes; give its exit code."""
         reader = threading.Thread(target=self._drain, daemon=True)

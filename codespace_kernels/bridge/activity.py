@@ -52,7 +52,7 @@ class Activity:
     @property
     def unfinished(self) -> set[str]:
         """Ids of the requests that the kernel is working on, or has not answered yet."""
-        return {msg_id for msg_id in (*self.pending, *self._busy) if msg_id}
+        return set(self._open)
 
     @property
     def running(self) -> list[bytes]:
@@ -62,8 +62,11 @@ class Activity:
     @property
     def open_requests(self) -> list[bytes]:
         """Headers of the requests that the kernel is working on, or has not answered yet."""
-        requests = {**self.pending, **self._busy}
-        return [header for msg_id, header in requests.items() if msg_id]
+        return list(self._open.values())
+
+    @property
+    def _open(self) -> dict[str, bytes]:
+        return {msg_id: header for msg_id, header in {**self.pending, **self._busy}.items() if msg_id}
 
     @property
     def running_executions(self) -> list[bytes]:

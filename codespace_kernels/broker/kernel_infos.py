@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from codespace_kernels.ssh.files import replace_file
+
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from codespace_kernels.target import Target
 
 log = logging.getLogger(__name__)
@@ -67,10 +69,7 @@ class KernelInfos:
     def save(self, text: str) -> None:
         """Write the file, all of it or nothing. A failure is logged: nothing depends on it."""
         try:
-            with tempfile.TemporaryDirectory(prefix=f".{self._path.name}-", dir=self._path.parent) as folder:
-                fresh = Path(folder) / self._path.name
-                fresh.write_text(text, encoding="utf-8")
-                fresh.replace(self._path)
+            replace_file(self._path, text.encode())
         except OSError as error:
             log.warning("cannot write %s: %s", self._path, error)
 

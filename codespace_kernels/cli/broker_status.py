@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import psutil
 
 from codespace_kernels import kernelspecs
 from codespace_kernels.broker.client import BrokerClient
+from codespace_kernels.cli import options as shared
 from codespace_kernels.cli import terminal
 from codespace_kernels.errors import BrokerError, WorkspaceNotFoundError
 
 if TYPE_CHECKING:
+    import argparse
+
     from codespace_kernels.target import Account
 
 QUIT_TIMEOUT = 40.0
@@ -55,6 +59,11 @@ def kernels_of(workspace: str, account: Account) -> list[dict[str, Any]]:
     ]
 
 
+def kernel_line(kernel: dict[str, Any]) -> str:
+    """Say in a line which kernel of `status` it is, and what it does."""
+    return f"{kernel['kernel']}, {kernel['state']} {kernel['session']}".rstrip()
+
+
 def consent_to_end_kernels(workspace: str, account: Account, action: str, *, yes: bool) -> bool:
     """Say which kernels end by what is about to be done, and ask; no kernels, no question.
 
@@ -72,11 +81,26 @@ def consent_to_end_kernels(workspace: str, account: Account, action: str, *, yes
         return True
     terminal.say(f"{action} ends {len(kernels)} kernel{'s' if len(kernels) > 1 else ''}:")
     for kernel in kernels:
-        terminal.say(f"  {kernel['kernel']}, {kernel['state']} {kernel['session']}".rstrip())
+        terminal.say(f"  {kernel_line(kernel)}")
     if yes:
         return True
     terminal.must_be_able_to_ask(action)
     return terminal.ask("Go on?")
+
+
+async def kernels_may_end(options: argparse.Namespace, workspace: str, doing: str) -> bool:
+    """Ask as `consent_to_end_kernels` does, in a thread: the terminal must not block a client's connections.
+
+    Args:
+        options: With `yes`, and with what says whose workspace.
+        workspace: Its name.
+        doing: What is about to be done: "Stopping".
+
+    Raises:
+        SettingsError: There is something to ask and nobody to answer.
+    """
+    account, action = shared.chosen_account(options), f"{doing} {workspace}"
+    return await asyncio.to_thread(consent_to_end_kernels, workspace, account, action, yes=options.yes)
 
 
 def known_workspace(name: str, account: Account) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from codespace_kernels import kernelspecs
 from codespace_kernels.cli import options as shared
 from codespace_kernels.cli import terminal
-from codespace_kernels.cli.broker_status import kernels_of
+from codespace_kernels.cli.broker_status import kernel_line, kernels_of
 from codespace_kernels.cli.disconnect import end_connection
 from codespace_kernels.cli.view import unsaved
 from codespace_kernels.errors import SettingsError
@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 
 def add_parser(subparsers: Any) -> None:
     """Add the verb."""
-    parser = subparsers.add_parser("delete", description=__doc__, parents=[shared.account(), shared.output()])
-    parser.add_argument("name", metavar="NAME", help="the codespace, or its title or repository if that is clear")
+    parser = subparsers.add_parser(
+        "delete", description=__doc__, parents=[shared.workspace(), shared.account(), shared.output()]
+    )
     parser.add_argument("-y", "--yes", action="store_true", help="do not ask")
     parser.add_argument(
         "--discard-changes", action="store_true", help="with --yes: also if there are unsaved changes in it"
@@ -80,5 +81,5 @@ def _consent(options: argparse.Namespace, workspace: Workspace) -> bool:
     terminal.say(f"{workspace.name} of {workspace.repository or 'no repository'}, {workspace.provider_state}:")
     terminal.say(f"  It has {lost}, which are lost." if lost else "  GitHub knows of no unsaved changes in it.")
     for kernel in kernels_of(workspace.name, shared.chosen_account(options)):
-        terminal.say(f"  A kernel ends: {kernel['kernel']}, {kernel['state']} {kernel['session']}".rstrip())
+        terminal.say(f"  A kernel ends: {kernel_line(kernel)}")
     return terminal.ask("Delete it and everything in it?")

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
 def add_parser(subparsers: Any) -> None:
     """Add the verb."""
-    parser = subparsers.add_parser("edit", description=__doc__, parents=[shared.account(), shared.output()])
-    parser.add_argument("name", metavar="NAME", help="the codespace, or its title or repository if that is clear")
+    parser = subparsers.add_parser(
+        "edit", description=__doc__, parents=[shared.workspace(), shared.account(), shared.output()]
+    )
     parser.add_argument("--machine", metavar="TYPE", help="name of a machine type; a wrong one lists those on offer")
     parser.add_argument("--idle-timeout", type=int, metavar="MINUTES", help="stop after so long without use: 5 to 240")
     parser.add_argument("--display-name", metavar="NAME", help="at most 48 bytes")

@@ -26,9 +26,8 @@ NO_LOG = 66
 def add_parser(subparsers: Any) -> None:
     """Add the verb."""
     parser = subparsers.add_parser(
-        "logs", description=__doc__, parents=[shared.account(), shared.transport(), shared.output()]
+        "logs", description=__doc__, parents=[shared.workspace(), shared.account(), shared.transport(), shared.output()]
     )
-    parser.add_argument("name", metavar="NAME", help="the codespace, or its title or repository if that is clear")
     parser.add_argument("-f", "--follow", action="store_true", help="go on with what is added, until Ctrl-C")
     parser.set_defaults(func=run)
 

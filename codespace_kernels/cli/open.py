@@ -13,20 +13,19 @@ from codespace_kernels.errors import SettingsError
 if TYPE_CHECKING:
     import argparse
 
-    from codespace_kernels.providers.base import Workspace
-
 
 def add_parser(subparsers: Any) -> None:
     """Add the verb."""
-    parser = subparsers.add_parser("open", description=__doc__, parents=[shared.account(), shared.output()])
-    parser.add_argument("name", metavar="NAME", help="the codespace, or its title or repository if that is clear")
+    parser = subparsers.add_parser(
+        "open", description=__doc__, parents=[shared.workspace(), shared.account(), shared.output()]
+    )
     parser.add_argument("--print", action="store_true", help="print the address only")
     parser.set_defaults(func=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Open a codespace's page."""
-    url = asyncio.run(_find(options)).web_url
+    url = asyncio.run(_address(options))
     if options.json:
         terminal.print_json({"url": url})
     elif options.print or not webbrowser.open(url):
@@ -34,9 +33,8 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-async def _find(options: argparse.Namespace) -> Workspace:
-    async with shared.open_provider(shared.chosen_access(options)) as provider:
-        workspace = await provider.resolve(options.name)
+async def _address(options: argparse.Namespace) -> str:
+    workspace = await shared.chosen_workspace(options)
     if not workspace.web_url.startswith(("https://", "http://")):
         raise SettingsError(f"GitHub names no page of {workspace.name}.")
-    return workspace
+    return workspace.web_url

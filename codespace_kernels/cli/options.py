@@ -12,7 +12,7 @@ from codespace_kernels.broker.protocol import Access
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from codespace_kernels.providers.base import Provider
+    from codespace_kernels.providers.base import Provider, Workspace
     from codespace_kernels.target import Account
 
 
@@ -45,6 +45,13 @@ def transport() -> argparse.ArgumentParser:
     return parent
 
 
+def workspace() -> argparse.ArgumentParser:
+    """Give a parent parser with which codespace is meant."""
+    parent = argparse.ArgumentParser(add_help=False)
+    parent.add_argument("name", metavar="NAME", help="the codespace, or its title or repository if that is clear")
+    return parent
+
+
 def output() -> argparse.ArgumentParser:
     """Give a parent parser with `--json`."""
     parent = argparse.ArgumentParser(add_help=False)
@@ -70,6 +77,16 @@ def chosen_account(options: argparse.Namespace) -> Account:
 def chosen_access(options: argparse.Namespace) -> Access:
     """Give what the broker must know to act for this user."""
     return Access.of(chosen_account(options), os.environ, getattr(options, "transport", "auto"))
+
+
+async def chosen_workspace(options: argparse.Namespace) -> Workspace:
+    """Give the codespace that the options mean.
+
+    Raises:
+        WorkspaceNotFoundError: None, or more than one.
+    """
+    async with open_provider(chosen_access(options)) as provider:
+        return await provider.resolve(options.name)
 
 
 @contextlib.asynccontextmanager

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from codespace_kernels.cli import options as shared
 from codespace_kernels.cli import terminal
-from codespace_kernels.cli.broker_status import consent_to_end_kernels
+from codespace_kernels.cli.broker_status import kernels_may_end
 from codespace_kernels.cli.disconnect import end_connection
 
 if TYPE_CHECKING:
@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
 def add_parser(subparsers: Any) -> None:
     """Add the verb."""
-    parser = subparsers.add_parser("rebuild", description=__doc__, parents=[shared.account(), shared.output()])
-    parser.add_argument("name", metavar="NAME", help="the codespace, or its title or repository if that is clear")
+    parser = subparsers.add_parser(
+        "rebuild", description=__doc__, parents=[shared.workspace(), shared.account(), shared.output()]
+    )
     parser.add_argument("--full", action="store_true", help="use nothing again that was built before")
     parser.add_argument(
         "--timeout", type=float, default=3600.0, metavar="SECONDS", help="how long to wait (default: 3600)"
@@ -46,13 +47,7 @@ def run(options: argparse.Namespace) -> int:
 async def _run(options: argparse.Namespace) -> Workspace | None:
     async with shared.open_provider(shared.chosen_access(options)) as provider:
         workspace = await provider.resolve(options.name)
-        agreed = await asyncio.to_thread(
-            consent_to_end_kernels,
-            workspace.name,
-            shared.chosen_account(options),
-            f"Rebuilding {workspace.name}",
-            yes=options.yes,
-        )
+        agreed = await kernels_may_end(options, workspace.name, "Rebuilding")
         return await _rebuild(options, provider, workspace.name) if agreed else None
 
 

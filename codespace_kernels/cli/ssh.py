@@ -35,8 +35,9 @@ LOST = 255
 
 def add_parser(subparsers: Any) -> None:
     """Add the verb."""
-    parser = subparsers.add_parser("ssh", description=__doc__, parents=[shared.account(), shared.transport()])
-    parser.add_argument("name", metavar="NAME", help="the codespace, or its title or repository if that is clear")
+    parser = subparsers.add_parser(
+        "ssh", description=__doc__, parents=[shared.workspace(), shared.account(), shared.transport()]
+    )
     parser.add_argument("command", metavar="COMMAND", nargs=argparse.REMAINDER, help="for the remote shell, after --")
     parser.set_defaults(func=run)
 

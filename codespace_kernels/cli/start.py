@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
 def add_parser(subparsers: Any) -> None:
     """Add the verb."""
-    parser = subparsers.add_parser("start", description=__doc__, parents=[shared.account(), shared.output()])
-    parser.add_argument("name", metavar="NAME", help="the codespace, or its title or repository if that is clear")
+    parser = subparsers.add_parser(
+        "start", description=__doc__, parents=[shared.workspace(), shared.account(), shared.output()]
+    )
     parser.add_argument(
         "--timeout", type=float, default=300.0, metavar="SECONDS", help="how long to wait for it (default: 300)"
     )

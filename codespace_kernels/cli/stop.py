@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from codespace_kernels.cli import options as shared
 from codespace_kernels.cli import terminal
-from codespace_kernels.cli.broker_status import consent_to_end_kernels
+from codespace_kernels.cli.broker_status import kernels_may_end
 from codespace_kernels.cli.disconnect import end_connection
 from codespace_kernels.progress import ProgressEvent
 from codespace_kernels.providers.base import WorkspaceState
@@ -37,13 +37,7 @@ async def _run(options: argparse.Namespace) -> int:
         if workspace.state is WorkspaceState.STOPPED:
             terminal.say(f"{workspace.name} is stopped already.")
             return 0
-        agreed = await asyncio.to_thread(
-            consent_to_end_kernels,
-            workspace.name,
-            shared.chosen_account(options),
-            f"Stopping {workspace.name}",
-            yes=options.yes,
-        )
+        agreed = await kernels_may_end(options, workspace.name, "Stopping")
         if not agreed:
             terminal.say("Nothing was changed.")
             return 1

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from codespace_kernels import kernelspecs
 from codespace_kernels.cli import options as shared
 from codespace_kernels.cli import terminal
-from codespace_kernels.cli.broker_status import kernels_of
+from codespace_kernels.cli.broker_status import kernel_line, kernels_of
 
 if TYPE_CHECKING:
     import argparse
@@ -19,14 +19,15 @@ if TYPE_CHECKING:
 
 def add_parser(subparsers: Any) -> None:
     """Add the verb."""
-    parser = subparsers.add_parser("view", description=__doc__, parents=[shared.account(), shared.output()])
-    parser.add_argument("name", metavar="NAME", help="the codespace, or its title or repository if that is clear")
+    parser = subparsers.add_parser(
+        "view", description=__doc__, parents=[shared.workspace(), shared.account(), shared.output()]
+    )
     parser.set_defaults(func=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Show a codespace."""
-    workspace = asyncio.run(_find(options))
+    workspace = asyncio.run(shared.chosen_workspace(options))
     account = shared.chosen_account(options)
     kernels = kernels_of(workspace.name, account)
     specs = specs_of(workspace.name, account)
@@ -36,16 +37,11 @@ def run(options: argparse.Namespace) -> int:
     terminal.print_facts(
         [
             *facts(workspace),
-            *(("Kernel", f"{kernel['kernel']}, {kernel['state']} {kernel['session']}") for kernel in kernels),
+            *(("Kernel", kernel_line(kernel)) for kernel in kernels),
             *(("Kernelspec", name) for name in specs),
         ]
     )
     return 0
-
-
-async def _find(options: argparse.Namespace) -> Workspace:
-    async with shared.open_provider(shared.chosen_access(options)) as provider:
-        return await provider.resolve(options.name)
 
 
 def specs_of(workspace: str, account: Account) -> list[str]:

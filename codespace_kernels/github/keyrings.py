@@ -44,14 +44,7 @@ class KeyringSource:
 
     async def find(self) -> Token | None:
         """Look into both entries; a missing, locked or broken keyring has no token."""
-        try:
-            async with asyncio.timeout(self._timeout):
-                return await in_daemon_thread(self._read)
-        except TimeoutError:
-            _log.info("The system keyring did not answer within %g s", self._timeout)
-        except Exception as error:  # Backends raise whatever their system raises.
-            _log.info("The system keyring cannot be used: %s", type(error).__name__)
-        return None
+        return await asked(self._read, self._timeout)
 
     def _read(self) -> Token | None:
         import keyring  # Scans entry points: only who needs it pays for that.
@@ -71,6 +64,23 @@ def _decoded(value: str) -> str:
         return base64.b64decode(value.removeprefix(_GO_KEYRING_BASE64), validate=True).decode().strip()
     except (binascii.Error, UnicodeDecodeError):
         return ""
+
+
+async def asked(read: Callable[[], _T | None], timeout: float) -> _T | None:
+    """Read from the keyring; None where there is nothing, and where it is missing, locked, broken or slow.
+
+    Args:
+        read: Blocks.
+        timeout: Seconds.
+    """
+    try:
+        async with asyncio.timeout(timeout):
+            return await in_daemon_thread(read)
+    except TimeoutError:
+        _log.info("The system keyring did not answer within %g s", timeout)
+    except Exception as error:  # Backends raise whatever their system raises.
+        _log.info("The system keyring cannot be used: %s", type(error).__name__)
+    return None
 
 
 async def in_daemon_thread(work: Callable[[], _T]) -> _T:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
 import time
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -15,9 +14,10 @@ import filelock
 from codespace_kernels.errors import AuthError, CodespaceKernelsError, SettingsError
 from codespace_kernels.github.device_flow import DeviceFlow, IssuedToken
 from codespace_kernels.github.hosts import host_of, is_loopback
-from codespace_kernels.github.keyrings import SERVICE_PREFIX, in_daemon_thread
+from codespace_kernels.github.keyrings import SERVICE_PREFIX, asked, in_daemon_thread
 from codespace_kernels.github.tokens import Token
 from codespace_kernels.settings import data_dir
+from codespace_kernels.ssh.files import replace_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -76,10 +76,7 @@ class SignIns:
     def _write_file(self, text: str) -> None:
         try:
             self.file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            fresh = self.file.with_suffix(f".{os.getpid()}")
-            with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-                file.write(text)
-            fresh.replace(self.file)
+            replace_file(self.file, text.encode())
         except OSError as error:
             raise SettingsError(f"The token cannot be kept in {self.file}: {error.strerror}.") from None
 
@@ -88,11 +85,7 @@ class SignIns:
         text = await asyncio.to_thread(self._read_file)
         in_file = bool(text)
         if not text:
-            try:
-                async with asyncio.timeout(_KEYRING_SECONDS):
-                    text = await in_daemon_thread(lambda: _keyring_get(self.host))
-            except Exception as error:
-                _log.info("The system keyring cannot be used: %s", type(error).__name__)
+            text = await asked(lambda: _keyring_get(self.host), _KEYRING_SECONDS) or ""
         try:
             return (IssuedToken.from_json(json.loads(text)), in_file) if text.startswith("{") else None
         except (ValueError, KeyError, TypeError):

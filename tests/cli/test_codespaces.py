@@ -1,13 +1,11 @@
 """`list`, `create` and `stop` against an emulated account."""
 
 import json
-import os
-import pty
-import subprocess
 
 import pytest
 
 from codespace_kernels.providers.base import Workspace
+from tests.terminals import Terminal
 
 from .conftest import COMMAND, TIMEOUT, error_line, run_cli
 
@@ -16,23 +14,12 @@ REPOSITORY = "octocat/hello-codespaces"
 
 def in_terminal(*arguments: str, answer: str = "") -> tuple[int, str]:
     """Run the command line in a terminal of its own; give its exit code and what stood there."""
-    leader, follower = pty.openpty()
-    process = subprocess.Popen(
-        [*COMMAND, *arguments], stdin=follower, stdout=follower, stderr=follower,
-        env={**os.environ, "TERM": "xterm", "COLUMNS": "160"},
-    )  # fmt: skip
-    os.close(follower)
-    os.write(leader, answer.encode())
-    shown = b""
-    try:
-        while data := os.read(leader, 65536):
-            shown += data
-    except OSError:
-        pass  # Linux's way to say that the last process has closed the terminal
-    os.close(leader)
-    code = process.wait(TIMEOUT)
-    print(shown.decode())
-    return code, shown.decode()
+    with Terminal([*COMMAND, *arguments], columns=160, TERM="xterm", COLUMNS="160") as terminal:
+        terminal.type(answer)
+        shown = terminal.read_to_end()
+        code = terminal.process.wait(TIMEOUT)
+    print(shown)
+    return code, shown
 
 
 def test_list_json_shape(codespace):

@@ -86,6 +86,11 @@ class EmulatedAccount:
         assert cli("emulator", "fault", *arguments).returncode == 0
 
 
+def broker_kernels() -> list[dict]:
+    """The kernels that the broker has, held and kept."""
+    return BrokerClient().call("GET", "kernels")["kernels"]
+
+
 def end_broker() -> None:
     """End this run's broker, if there is one, and wait for it."""
     client = BrokerClient()

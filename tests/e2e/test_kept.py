@@ -17,12 +17,11 @@ from pathlib import Path
 import pytest
 from jupyter_client.blocking import BlockingKernelClient
 
-from codespace_kernels.broker.client import BrokerClient
 from codespace_kernels.broker.kept import RESTART_SECONDS
 from tests.terminals import Terminal
 
 from .clients import execute, running_kernel, text_of, until_idle
-from .conftest import WAIT, cli, ended, kernels_inside, wait_until
+from .conftest import WAIT, broker_kernels, cli, ended, kernels_inside, wait_until
 from .test_front_ends import Server, start_jupyter_server
 from .vscode import VSCodeKernel, find_specs
 
@@ -47,14 +46,10 @@ sys.stdin.read()
 """A front end that dies without a word: runs some code, begins some more, and waits to be killed."""
 
 
-def kernels() -> list[dict]:
-    return BrokerClient().call("GET", "kernels")["kernels"]
-
-
 def the_kept_one() -> dict:
     """Wait until one kernel is kept and none held; give it."""
-    wait_until(lambda: [kernel["kept"] for kernel in kernels()] == [True], "the kernel to be kept")
-    return kernels()[0]
+    wait_until(lambda: [kernel["kept"] for kernel in broker_kernels()] == [True], "the kernel to be kept")
+    return broker_kernels()[0]
 
 
 @pytest.fixture
@@ -63,7 +58,7 @@ def notebook(kernel_name, tmp_path, monkeypatch):
     monkeypatch.setenv("CODESPACE_KERNELS_ON_CLOSE", "keep")
     yield tmp_path / "analysis.ipynb"
     assert cli("kernels", "end", "--all").returncode == 0
-    wait_until(lambda: kernels() == [], "all kernels to end")
+    wait_until(lambda: broker_kernels() == [], "all kernels to end")
 
 
 def session_of(notebook) -> dict[str, str]:
@@ -110,9 +105,9 @@ async def test_the_same_notebook_gets_its_kernel_back(account, kernel_name, note
     async with running_kernel(kernel_name, env=session_of(notebook)) as (_, client):
         # Nothing was written meanwhile, so nothing is said.
         assert text_of(await execute(client, "import os; print(os.getpid(), x + 1)")) == f"{inside} 42\n"
-        assert [kernel["kept"] for kernel in await asyncio.to_thread(kernels)] == [False]
+        assert [kernel["kept"] for kernel in await asyncio.to_thread(broker_kernels)] == [False]
     # That front end shut it down.
-    await asyncio.to_thread(wait_until, lambda: kernels() == [], "the kernel to end")
+    await asyncio.to_thread(wait_until, lambda: broker_kernels() == [], "the kernel to end")
     assert ended(inside)
 
 
@@ -136,7 +131,7 @@ async def test_output_that_was_made_meanwhile_is_shown_at_the_first_run(kernel_n
     kept = await asyncio.to_thread(front_end_dies, kernel_name, notebook, "pass", code)
     assert (kept["state"], kept["until"]) == ("busy", None)
     go.touch()
-    await asyncio.to_thread(wait_until, lambda: kernels()[0]["state"] == "idle", "the kernel to finish")
+    await asyncio.to_thread(wait_until, lambda: broker_kernels()[0]["state"] == "idle", "the kernel to finish")
     async with running_kernel(kernel_name, env=session_of(notebook)) as (_, client):
         messages = await execute(client, "print(weights)")
         outputs = [m for m in messages if m["msg_type"] in ("stream", "display_data")]
@@ -192,9 +187,9 @@ async def test_a_kept_kernel_that_died_says_so_to_its_notebook(account, kernel_n
     code = f"print('begun', flush=True)\n{wait_for(go)}{last_words}"
     await asyncio.to_thread(front_end_dies, kernel_name, notebook, "x = 41", code)
     go.touch()
-    await asyncio.to_thread(wait_until, lambda: kernels()[0]["unseen_outputs"], "its output")
+    await asyncio.to_thread(wait_until, lambda: broker_kernels()[0]["unseen_outputs"], "its output")
     die.touch()
-    await asyncio.to_thread(wait_until, lambda: kernels()[0]["state"] == "dead", "the kernel to die")
+    await asyncio.to_thread(wait_until, lambda: broker_kernels()[0]["state"] == "dead", "the kernel to die")
     async with running_kernel(kernel_name, env=session_of(notebook)) as (_, client):
         text = text_of(await execute(client, "print('x' in globals())"))
     assert "What the kernel wrote while no notebook was connected" in text
@@ -207,7 +202,7 @@ async def test_a_kernel_is_ended_when_its_time_is_over(account, kernel_name, not
     monkeypatch.setenv("CODESPACE_KERNELS_KEEP_HOURS", str(1 / 3600))
     inside = len(kernels_inside(account.codespace))
     await asyncio.to_thread(kill_front_end, kernel_name, notebook, "pass")
-    await asyncio.to_thread(wait_until, lambda: kernels() == [], "the kernel to be ended")
+    await asyncio.to_thread(wait_until, lambda: broker_kernels() == [], "the kernel to be ended")
     await asyncio.to_thread(wait_until, lambda: len(kernels_inside(account.codespace)) == inside, "its process to end")
 
 
@@ -251,13 +246,13 @@ def test_a_jupyter_server_that_ends_leaves_its_kernels_and_one_that_is_asked_end
         )
     first.close()
     assert the_kept_one()["session"] == str(notebook)
-    wait_until(lambda: kernels()[0]["state"] == "idle", "its run to end")
+    wait_until(lambda: broker_kernels()[0]["state"] == "idle", "its run to end")
     second = server()
     session = open_notebook(second, kernel_name, notebook)
     said = second.execute(session["kernel"]["id"], "print(x + 1)")
     assert [m["content"]["text"] for m in said if m["kind"] == "stream"] == ["42\n"]
     assert second.request("DELETE", f"api/sessions/{session['id']}")[0] == 204
-    wait_until(lambda: kernels() == [], "the kernel to end")
+    wait_until(lambda: broker_kernels() == [], "the kernel to end")
 
 
 # VS Code: no notebook's name in the environment, no goodbye, and a restart that looks like a new start.
@@ -292,7 +287,7 @@ def test_vscode_restart_gives_a_fresh_kernel(launch):
     first.execute("x = 41")
     again = launch(first.restart())
     assert again.execute("print('x' in globals())").text == "False\n"
-    wait_until(lambda: [kernel["kept"] for kernel in kernels()] == [False], "the old kernel to end")
+    wait_until(lambda: [kernel["kept"] for kernel in broker_kernels()] == [False], "the old kernel to end")
 
 
 # The command line.
@@ -301,7 +296,7 @@ def test_vscode_restart_gives_a_fresh_kernel(launch):
 def test_attach_holds_a_kept_kernel_and_gives_it_back(kernel_name, notebook):
     kept = front_end_dies(kernel_name, notebook, "x = 41")
     with attached(kept["id"][:8]) as path:
-        assert kernels()[0]["kept"] is False
+        assert broker_kernels()[0]["kept"] is False
         client = BlockingKernelClient(connection_file=str(path))
         client.load_connection_file()
         client.start_channels()
@@ -330,7 +325,7 @@ def use_a_console(kernel_id: str, code: str, expected: str) -> None:
 def test_a_console_is_a_guest_of_a_kernel_that_a_front_end_holds(kernel_name, notebook):
     process = front_end(kernel_name, notebook, "x = 41")
     try:
-        (kernel,) = kernels()
+        (kernel,) = broker_kernels()
         use_a_console(kernel["id"], "x += 1; print(x * 1000)", "42000")
         use_a_console(kernel["id"], "x += 1; print(x * 1000)", "43000")
     finally:
@@ -372,4 +367,4 @@ def test_kernels_and_end(kernel_name, notebook):
     assert cli("kernels", "end", "no-such").returncode == 3
     assert cli("kernels", "end").returncode == 2
     assert cli("kernels", "end", kept["id"][:8]).returncode == 0
-    assert kernels() == []
+    assert broker_kernels() == []

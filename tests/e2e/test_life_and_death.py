@@ -31,14 +31,14 @@ from codespace_kernels.emulator.control import ControlClient
 from codespace_kernels.emulator.state import find_record
 
 from .clients import connected, execute, running_kernel, soon, text_of
-from .conftest import WAIT, kernels_inside, wait_until
+from .conftest import WAIT, broker_kernels, kernels_inside, wait_until
 from .test_front_ends import start_jupyter_server
 
 pytestmark = pytest.mark.e2e
 
 
 def state_of_the_kernel() -> str:
-    (kernel,) = BrokerClient().call("GET", "kernels")["kernels"]
+    (kernel,) = broker_kernels()
     return kernel["state"]
 
 
@@ -271,7 +271,7 @@ def clean(codespace, inside):
     folders = Path(jupyter_runtime_dir()), inside
     before = {file for folder in folders for file in folder.glob("kernel-*.json")}
     yield
-    wait_until(lambda: BrokerClient().call("GET", "kernels")["kernels"] == [], "the broker to forget the kernels")
+    wait_until(lambda: broker_kernels() == [], "the broker to forget the kernels")
     wait_until(lambda: kernels_inside(codespace) == [], "the codespace's kernels to end")
     assert inside.is_dir()
     for folder in folders:

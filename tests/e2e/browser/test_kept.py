@@ -6,19 +6,13 @@ import textwrap
 
 import pytest
 
-from codespace_kernels.broker.client import BrokerClient
-
-from ..conftest import cli, wait_until
+from ..conftest import broker_kernels, cli, wait_until
 from .conftest import NOTEBOOKS, FrontEnd
 from .page import NotebookPage
 
 pytestmark = pytest.mark.e2e
 
 FRONT_END = "jupyterlab"
-
-
-def kernels() -> list[dict]:
-    return BrokerClient().call("GET", "kernels")["kernels"]
 
 
 @pytest.fixture
@@ -51,7 +45,7 @@ def test_a_cell_that_ran_on_is_seen_after_the_servers_restart(page, front_end, k
     notebook.start(0)
     notebook.output(0).get_by_text("epoch 1").wait_for()
     front_end.restart()
-    wait_until(lambda: [(k["kept"], k["state"]) for k in kernels()] == [(True, "busy")], "the kernel to be kept")
+    wait_until(lambda: [(k["kept"], k["state"]) for k in broker_kernels()] == [(True, "busy")], "the kernel to be kept")
     go.touch()
     page.goto(front_end.address(NOTEBOOKS[FRONT_END] + "training.ipynb"))
     notebook = NotebookPage(page)
