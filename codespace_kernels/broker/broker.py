@@ -180,10 +180,10 @@ class Broker:
     async def remove_kernel(self, kernel: BrokerKernel) -> None:
         """Keep or end a kernel whose handle is gone."""
         try:
-            kept = await kernel.release()
-            await kernel.end()
-            if kept is not None:
+            if (kept := await kernel.release()) is not None:
+                # Before the sockets close: the notebook may be back at once, and must find it.
                 await self._keep(kept)
+            await kernel.end()
         finally:
             self.kernels.pop(kernel.kernel_id, None)
             self._forget_session(kernel.session)
