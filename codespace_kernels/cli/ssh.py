@@ -1,6 +1,7 @@
 """`codespace-kernels ssh NAME [-- COMMAND …]`: a shell in a codespace, or one command there; a stopped one is started.
 
-Ends with the command's exit code. A command's stdin, stdout and stderr are this program's.
+Ends with the command's exit code. A command's stdin, stdout and stderr are this program's; with `--json`, stdout gets
+what the command wrote and how it ended instead.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from codespace_kernels.cli import terminal
 from codespace_kernels.errors import CodespaceKernelsError, SettingsError, WorkspaceConnectionError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from codespace_kernels.connection import Connection, Session
     from codespace_kernels.providers.base import Provider
@@ -36,7 +37,7 @@ LOST = 255
 def add_parser(subparsers: Any) -> None:
     """Add the verb."""
     parser = subparsers.add_parser(
-        "ssh", description=__doc__, parents=[shared.workspace(), shared.account(), shared.transport()]
+        "ssh", description=__doc__, parents=[shared.workspace(), shared.account(), shared.transport(), shared.output()]
     )
     parser.add_argument("command", metavar="COMMAND", nargs=argparse.REMAINDER, help="for the remote shell, after --")
     parser.set_defaults(func=run)
@@ -46,21 +47,41 @@ def run(options: argparse.Namespace) -> int:
     """Run a shell or a command."""
     if platforms.is_windows():
         raise SettingsError("This shell needs a Unix terminal. Use `gh codespace ssh` on Windows.")
-    return asyncio.run(_run(options))
-
-
-async def _run(options: argparse.Namespace) -> int:
     words = options.command[1:] if options.command[:1] == ["--"] else options.command
     # One word is for the remote shell as it is; several are one command's words, as a local shell would hand them on.
     command = words[0] if len(words) == 1 else shlex.join(words)
+    if options.json and not command:
+        raise SettingsError("--json tells how a command ended. Give one: codespace-kernels ssh --json NAME -- COMMAND")
+    return asyncio.run(_run(options, command))
+
+
+async def _run(options: argparse.Namespace, command: str) -> int:
     async with shared.open_provider(shared.chosen_access(options)) as provider:
         name, connection = await _connect(provider, options.name)
+        if options.json:
+            return await _report(provider, name, connection, command)
         with_terminal = not command and terminal.is_interactive() and sys.stdout.isatty()
         size = os.get_terminal_size(sys.stdout.fileno()) if with_terminal else None
         kind = os.environ.get("TERM", "xterm")
         session = await connection.open_session(command, terminal=kind, size=size, on_stderr=write_stderr)
         async with _noticing(provider, name, session):
-            return await _attend(session, raw=with_terminal)
+            return await _attend(session, write_stdout, raw=with_terminal)
+
+
+async def _report(provider: Provider, name: str, connection: Connection, command: str) -> int:
+    stdout, stderr = bytearray(), bytearray()
+    session = await connection.open_session(command, on_stderr=stderr.extend)
+    async with _noticing(provider, name, session):
+        status = await _attend(session, stdout.extend)
+    terminal.print_json(
+        {
+            "codespace": name,
+            "exit_code": status,
+            "stdout": stdout.decode(errors="replace"),
+            "stderr": stderr.decode(errors="replace"),
+        }
+    )
+    return status
 
 
 async def _connect(provider: Provider, wanted: str) -> tuple[str, Connection]:
@@ -88,13 +109,13 @@ async def _noticing(provider: Provider, name: str, session: Session) -> AsyncIte
         task.cancel()
 
 
-async def _attend(session: Session, *, raw: bool) -> int:
-    """Carry this program's stdin, stdout and stderr until the session ends; give its exit code."""
+async def _attend(session: Session, on_stdout: Callable[[bytes], None], *, raw: bool = False) -> int:
+    """Carry this program's stdin and the session's stdout until it ends; give its exit code."""
     sending = asyncio.create_task(_send_stdin(session))
     try:
         with _raw_terminal(session) if raw else contextlib.nullcontext():
             while data := await session.read():
-                _write(sys.stdout.fileno(), data)
+                on_stdout(data)
             return await _exit_code(session)
     finally:
         sending.cancel()
@@ -140,6 +161,11 @@ def _write(descriptor: int, data: bytes) -> None:
         except BlockingIOError:
             # Stdin and stdout of a terminal are one thing, which the event loop has made non-blocking.
             os.set_blocking(descriptor, True)
+
+
+def write_stdout(data: bytes) -> None:
+    """Pass on what the command writes to its stdout."""
+    _write(sys.stdout.fileno(), data)
 
 
 def write_stderr(data: bytes) -> None:

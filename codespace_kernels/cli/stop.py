@@ -15,13 +15,13 @@ from codespace_kernels.providers.base import WorkspaceState
 if TYPE_CHECKING:
     import argparse
 
-    from codespace_kernels.providers.base import Provider
+    from codespace_kernels.providers.base import Provider, Workspace
 
 
 def add_parser(subparsers: Any) -> None:
     """Add the verb."""
-    parser = subparsers.add_parser("stop", description=__doc__, parents=[shared.account()])
-    parser.add_argument("name", metavar="NAME", help="the codespace, or its repository if that is clear")
+    parents = [shared.workspace(), shared.account(), shared.output()]
+    parser = subparsers.add_parser("stop", description=__doc__, parents=parents)
     parser.add_argument("-y", "--yes", action="store_true", help="do not ask, even if kernels end")
     parser.set_defaults(func=run)
 
@@ -36,7 +36,7 @@ async def _run(options: argparse.Namespace) -> int:
         workspace = await provider.resolve(options.name)
         if workspace.state is WorkspaceState.STOPPED:
             terminal.say(f"{workspace.name} is stopped already.")
-            return 0
+            return _report(options, workspace)
         agreed = await kernels_may_end(options, workspace.name, "Stopping")
         if not agreed:
             terminal.say("Nothing was changed.")
@@ -51,4 +51,10 @@ async def _stop(options: argparse.Namespace, provider: Provider, name: str) -> i
         await asyncio.to_thread(end_connection, shared.chosen_access(options), name)
         workspace = await provider.stop(name)
     terminal.say(f"{name}: {workspace.provider_state}. Its kernelspecs stay: running a cell starts it again.")
+    return _report(options, workspace)
+
+
+def _report(options: argparse.Namespace, workspace: Workspace) -> int:
+    if options.json:
+        terminal.print_json({"codespace": workspace.to_json()})
     return 0

@@ -117,7 +117,8 @@ def test_stop_a_running_one(own_account):
     made = own_account.account.codespaces[name]
     own_account.call(made.settled())
     assert made.state.value == "Available"
-    done = run_cli("stop", name)
+    done = run_cli("stop", name, "--json")
     assert done.returncode == 0
+    assert json.loads(done.stdout)["codespace"]["name"] == name
     own_account.call(made.settled())
     assert made.state.value == "Shutdown"

@@ -25,6 +25,10 @@ def test_commands(name):
     # The code is the command's, which `gh` does not pass on.
     assert (done.returncode, done.stdout) == (7, f"{name}\n")
     assert "wrong\n" in done.stderr
+    told = run_cli("ssh", "--json", name, "--", "echo out; cat; echo err >&2; exit 7", stdin=None, input="in\n")
+    assert told.returncode == 7
+    assert json.loads(told.stdout) == {"codespace": name, "exit_code": 7, "stdout": "out\nin\n", "stderr": "err\n"}
+    assert "Give one" in error_line(run_cli("ssh", "--json", name))
     several = run_cli("ssh", name, "--", "printf", "%s|", "a b", "$HOME")
     assert several.stdout == "a b|$HOME|"
     data = os.urandom(300_000).hex()
