@@ -154,8 +154,15 @@ class ApiHandler(RequestHandler):
         self.set_status(304)
         self.finish()
 
-    def send_page(self, key: str, items: Sequence[Any], render: Callable[[Any], Json]) -> None:
-        """Answer with one page of a list: `per_page` (30, at most 100), `page` (from 1), `Link`."""
+    def send_page(self, key: str, items: Sequence[Any], render: Callable[[Any], Json], **more: object) -> None:
+        """Answer with one page of a list: `per_page` (30, at most 100), `page` (from 1), `Link`.
+
+        Args:
+            key: Name of the list in the object that is sent, beside `total_count`; empty: the list itself is sent.
+            items: All of it.
+            render: Gives an item's JSON.
+            more: Further members of the object.
+        """
         per_page = max(1, min(100, self._number("per_page", 30)))
         page = max(1, self._number("page", 1))
         last = max(1, -(-len(items) // per_page))
@@ -165,8 +172,8 @@ class ApiHandler(RequestHandler):
         if shown:
             pages = {name: self._page_url(links[name]) for name in shown}
             self.set_header("Link", ", ".join(f'<{url}>; rel="{name}"' for name, url in pages.items()))
-        part = items[(page - 1) * per_page : page * per_page]
-        self.send({"total_count": len(items), key: [render(item) for item in part]})
+        part = [render(item) for item in items[(page - 1) * per_page : page * per_page]]
+        self.send({"total_count": len(items), **more, key: part} if key else part)
 
     def _number(self, name: str, default: int) -> int:
         text = self.get_query_argument(name, "")

@@ -33,7 +33,7 @@ class FaultKind:
 OPERATIONS = (
     "list", "get", "get-internal", "create", "start", "stop", "patch", "delete", "codespace-machines",
     "repository", "repository-list", "new", "devcontainers", "machines", "permissions-check", "contents",
-    "user", "rate-limit", "other",
+    "branches", "user-repositories", "search-repositories", "user", "rate-limit", "other",
 )  # fmt: skip
 """What a request to the REST API does; `get-internal` is the form with `internal=true`."""
 

@@ -86,6 +86,7 @@ MACHINE_TYPES = (
 )
 
 DEVCONTAINER_PATH = ".devcontainer/devcontainer.json"
+DEFAULT_DEVCONTAINER_PATHS = (DEVCONTAINER_PATH, ".devcontainer.json")
 
 
 @dataclasses.dataclass
@@ -126,6 +127,11 @@ class Repository:
         """Paths of its devcontainer files, the default one first."""
         found = [path for path in self.files if path.endswith("devcontainer.json")]
         return sorted(found, key=lambda path: (path != DEVCONTAINER_PATH, path))
+
+    @property
+    def default_devcontainer(self) -> str | None:
+        """Path of the devcontainer that is taken where none is named; None: a standard image."""
+        return next((path for path in DEFAULT_DEVCONTAINER_PATHS if path in self.files), None)
 
     def machine_type(self, name: str) -> MachineType | None:
         """Give a machine type by its name."""

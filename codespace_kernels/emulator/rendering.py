@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import datetime
 import hashlib
+import re
 from typing import TYPE_CHECKING, Any
 
 from codespace_kernels.emulator.models import CodespaceState, timestamp
@@ -157,6 +158,19 @@ def full_repository_json(repository: Repository, base: str) -> Json:
     }
 
 
+def found_repository_json(repository: Repository, base: str) -> Json:
+    """Render a repository as the description's `repo-search-result-item`."""
+    return {**full_repository_json(repository, base), "score": 1.0, "master_branch": repository.default_branch}
+
+
+def branch_json(repository: Repository, name: str, base: str) -> Json:
+    """Render a branch as the description's `short-branch`."""
+    # Emulated branches have no commits; each has a name like one of its own.
+    sha = hashlib.sha1(f"{repository.full_name}:{name}".encode(), usedforsecurity=False).hexdigest()
+    url = f"{base}/repos/{repository.full_name}/commits/{sha}"
+    return {"name": name, "commit": {"sha": sha, "url": url}, "protected": False}
+
+
 def machine_json(machine: MachineType) -> Json:
     """Render a machine type as the description's `codespace-machine`."""
     return {
@@ -168,6 +182,13 @@ def machine_json(machine: MachineType) -> Json:
         "cpus": machine.cpus,
         "prebuild_availability": "none",
     }
+
+
+def devcontainer_json(repository: Repository, path: str) -> Json:
+    """Render an item of the list of devcontainers: its folder and the name in it are left out where there is none."""
+    name = re.search(r'"name"\s*:\s*"([^"]*)"', repository.files[path])
+    folder = path.removeprefix(".devcontainer/").rpartition("/")[0]
+    return {"path": path, **({"name": folder} if folder else {}), **({"display_name": name[1]} if name else {})}
 
 
 def file_json(repository: Repository, path: str, base: str) -> Json:

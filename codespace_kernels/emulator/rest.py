@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from codespace_kernels.emulator.api import ApiHandler
@@ -9,8 +10,11 @@ from codespace_kernels.emulator.bodies import apply_patch, parse_create
 from codespace_kernels.emulator.models import CodespaceState
 from codespace_kernels.emulator.refusals import ApiError, not_found
 from codespace_kernels.emulator.rendering import (
+    branch_json,
     codespace_json,
+    devcontainer_json,
     file_json,
+    found_repository_json,
     full_repository_json,
     internal_codespace_json,
     machine_json,
@@ -172,8 +176,7 @@ class NewCodespaceHandler(_OfRepository):
     def get(self) -> None:
         """Tell who would pay, and the defaults."""
         payer = user_json(self.account.payer(self.repository), self.base)
-        devcontainers = self.repository.devcontainers
-        defaults = {"location": "EastUs", "devcontainer_path": devcontainers[0] if devcontainers else None}
+        defaults = {"location": "EastUs", "devcontainer_path": self.repository.default_devcontainer}
         self.send({"billable_owner": payer, "defaults": defaults})
 
 
@@ -181,8 +184,9 @@ class DevcontainersHandler(_OfRepository):
     """`…/codespaces/devcontainers` of a repository."""
 
     def get(self) -> None:
-        """List the paths of its devcontainer files."""
-        self.send_page("devcontainers", self.repository.devcontainers, lambda path: {"path": path})
+        """List its devcontainer files."""
+        render = partial(devcontainer_json, self.repository)
+        self.send_page("devcontainers", self.repository.devcontainers, render)
 
 
 class MachinesHandler(_OfRepository):
@@ -200,6 +204,16 @@ class PermissionsCheckHandler(_OfRepository):
     def get(self) -> None:
         """Tell whether the permissions that the devcontainer asks for were granted."""
         self.send({"accepted": self.faults.get("permissions", "") is None})
+
+
+class BranchesHandler(_OfRepository):
+    """`…/branches` of a repository."""
+
+    accepted_scopes = ""
+
+    def get(self) -> None:
+        """List its branches by name."""
+        self.send_page("", sorted(self.repository.branches), lambda name: branch_json(self.repository, name, self.base))
 
 
 class ContentsHandler(_OfRepository):
@@ -223,6 +237,41 @@ class UserHandler(ApiHandler):
     def get(self) -> None:
         """Give the user whose token it is."""
         self.send(own_user_json(self.account.user, self.base, len(self.account.repositories)))
+
+
+class UserRepositoriesHandler(ApiHandler):
+    """`/user/repos`."""
+
+    accepted_scopes = ""
+
+    def get(self) -> None:
+        """List the repositories that the user owns or works on; the emulated user works on all of them."""
+        repositories = list(self.account.repositories.values())
+        if self.get_query_argument("sort", "full_name") == "full_name":
+            repositories.sort(key=lambda repository: repository.full_name.lower())
+        self.send_page("", repositories, lambda repository: full_repository_json(repository, self.base))
+
+
+class SearchRepositoriesHandler(ApiHandler):
+    """`/search/repositories`: words, `in:name` and `user:LOGIN`; other qualifiers are passed over."""
+
+    accepted_scopes = ""
+
+    def get(self) -> None:
+        """Find repositories."""
+        text = self.get_query_argument("q", "").lower()
+        if not text.strip():
+            item = {"resource": "Search", "field": "q", "code": "missing"}
+            raise ApiError(422, "Validation Failed", errors=[item])
+        words = [word for word in text.split() if ":" not in word]
+        owners = [word.removeprefix("user:") for word in text.split() if word.startswith("user:")]
+        found = [
+            repository
+            for repository in self.account.repositories.values()
+            if all(word in repository.name.lower() for word in words)
+            and (not owners or repository.owner.login.lower() in owners)
+        ]
+        self.send_page("items", found, lambda one: found_repository_json(one, self.base), incomplete_results=False)
 
 
 class RateLimitHandler(ApiHandler):
@@ -255,6 +304,8 @@ Operations = dict[str, str]
 
 ROUTES: list[tuple[str, type[ApiHandler], Operations]] = [
     (r"/user", UserHandler, {"GET": "user"}),
+    (r"/user/repos", UserRepositoriesHandler, {"GET": "user-repositories"}),
+    (r"/search/repositories", SearchRepositoriesHandler, {"GET": "search-repositories"}),
     (r"/rate_limit", RateLimitHandler, {"GET": "rate-limit"}),
     (r"/user/codespaces", UserCodespacesHandler, {"GET": "list", "POST": "create"}),
     (_NAME, CodespaceHandler, {"GET": "get", "PATCH": "patch", "DELETE": "delete"}),
@@ -267,6 +318,7 @@ ROUTES: list[tuple[str, type[ApiHandler], Operations]] = [
     (_REPOSITORY + "/codespaces/devcontainers", DevcontainersHandler, {"GET": "devcontainers"}),
     (_REPOSITORY + "/codespaces/machines", MachinesHandler, {"GET": "machines"}),
     (_REPOSITORY + "/codespaces/permissions_check", PermissionsCheckHandler, {"GET": "permissions-check"}),
+    (_REPOSITORY + "/branches", BranchesHandler, {"GET": "branches"}),
     (_REPOSITORY + "/contents/(?P<path>.+)", ContentsHandler, {"GET": "contents"}),
 ]
 """Path pattern, handler, and which of `faults.OPERATIONS` each HTTP method is."""

@@ -10,6 +10,7 @@ from codespace_kernels.github.hosts import account_from_environment, host_of, is
 from codespace_kernels.github.models import (
     Codespace,
     CodespaceState,
+    CreationTerms,
     Devcontainer,
     Machine,
     Phase,
@@ -27,6 +28,7 @@ __all__ = [
     "CodespaceState",
     "CodespacesApi",
     "ConnectableWait",
+    "CreationTerms",
     "Devcontainer",
     "GitHubClient",
     "Machine",

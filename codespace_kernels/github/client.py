@@ -12,11 +12,11 @@ from codespace_kernels import __version__
 from codespace_kernels.errors import GitHubError
 from codespace_kernels.github.etags import EtagCache
 from codespace_kernels.github.hosts import host_of, is_loopback
-from codespace_kernels.github.refusals import Refusal, json_object, unavailable
+from codespace_kernels.github.refusals import Refusal, json_object, json_value, unavailable
 from codespace_kernels.github.retry import Attempt, Backoff, RetryPolicy
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncGenerator, Mapping
 
     from codespace_kernels.github.tokens import Token, TokenFinder
     from codespace_kernels.target import Account
@@ -115,13 +115,13 @@ class GitHubClient:
 
     async def pages(
         self, path: str, what: str, key: str, *, params: Mapping[str, str] | None = None
-    ) -> AsyncIterator[dict[str, Any]]:
+    ) -> AsyncGenerator[dict[str, Any], None]:
         """Give the items of a list over all its pages, which GitHub names in the `Link` header.
 
         Args:
             path: Below the account's API address, with a leading slash.
             what: What is to be done, an infinitive that error texts quote.
-            key: Name of the list in each page's object.
+            key: Name of the list in each page's object; empty where each page is a list.
             params: Query.
         """
         url: str | None = path
@@ -181,10 +181,7 @@ class GitHubClient:
         """
         document = json_object(response)
         if not document:
-            raise GitHubError(
-                f"Could not {what}: {response.url.host} answered with something that is not GitHub's JSON. "
-                "Check GITHUB_API_URL and proxies."
-            )
+            raise _not_githubs(response, what)
         return document
 
     def _url(self, path: str) -> httpx.URL:
@@ -258,7 +255,9 @@ class GitHubClient:
             _log.warning("To %s in full, the token must be authorised for single sign-on of more organisations", what)
 
     def _items(self, response: httpx.Response, what: str, key: str) -> list[dict[str, Any]]:
-        items = self.document(response, what).get(key)
+        items = self.document(response, what).get(key) if key else json_value(response)
+        if not key and not isinstance(items, list):
+            raise _not_githubs(response, what)
         return [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []
 
 
@@ -266,6 +265,13 @@ class _Call(NamedTuple):
     what: str
     repeatable: bool
     cached: bool
+
+
+def _not_githubs(response: httpx.Response, what: str) -> GitHubError:
+    return GitHubError(
+        f"Could not {what}: {response.url.host} answered with something that is not GitHub's JSON. "
+        "Check GITHUB_API_URL and proxies."
+    )
 
 
 def _in_words(outcome: httpx.Response | httpx.RequestError) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from codespace_kernels.errors import GitHubError, NotFoundError, PendingOperationError, SettingsError
-from codespace_kernels.github.models import Codespace, Devcontainer, Machine, Repository
+from codespace_kernels.github.models import Codespace, CreationTerms, Devcontainer, Machine, Repository
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from codespace_kernels.github.client import GitHubClient
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*/(?!\.{1,2}$)[A-Za-z0-9._-]+")
-_NOT_MODIFIED, _ACCEPTED, _CONFLICT, _UNPROCESSABLE = 304, 202, 409, 422
+_NOT_MODIFIED, _ACCEPTED, _FORBIDDEN, _CONFLICT, _UNPROCESSABLE = 304, 202, 403, 409, 422
 
 
 class CodespacesApi:
@@ -129,16 +130,52 @@ class CodespacesApi:
         path = f"/repos/{checked_repository(full_name)}"
         return Repository.from_json(await self.client.get(path, f"find repository {full_name}", cached=True))
 
-    async def payer(self, full_name: str, ref: str = "") -> str:
-        """Tell who would pay for a codespace of a repository: a login, empty where GitHub does not say (404)."""
+    async def terms(self, full_name: str, ref: str = "") -> CreationTerms:
+        """Tell who would pay for a codespace of a repository, and what is taken where nothing is chosen.
+
+        All is empty where GitHub does not say (404), as for a repository that is not there.
+
+        Raises:
+            GitHubError: 403: no codespace may be made of it.
+        """
         path = f"/repos/{checked_repository(full_name)}/codespaces/new"
         params = {"ref": ref} if ref else None
         try:
             answer = await self.client.get(path, f"create a codespace of {full_name}", params=params)
         except NotFoundError:
-            return ""
-        owner = answer.get("billable_owner")
-        return str(owner.get("login") or "") if isinstance(owner, dict) else ""
+            return CreationTerms()
+        except GitHubError as error:
+            raise _not_allowed(full_name, error) if error.status == _FORBIDDEN else error from error
+        return CreationTerms.from_json(answer)
+
+    async def branches(self, full_name: str, most: int) -> list[str]:
+        """List the names of a repository's branches, in GitHub's order and no more than `most`."""
+        path = f"/repos/{checked_repository(full_name)}/branches"
+        found = await self._first(most, path, f"list the branches of {full_name}")
+        return [str(item.get("name") or "") for item in found]
+
+    async def own_repositories(self, most: int) -> list[str]:
+        """List the repositories that the account owns or works on, those pushed to last first, no more than `most`."""
+        found = await self._first(most, "/user/repos", "list your repositories", {"sort": "pushed"})
+        return [Repository.from_json(item).full_name for item in found]
+
+    async def search_repositories(self, query: str, most: int) -> list[str]:
+        """Search repositories (`GET /search/repositories`, which has a rate limit of its own); the best first."""
+        params = {"q": query, "per_page": str(most)}
+        answer = await self.client.get("/search/repositories", "search repositories", params=params)
+        return [Repository.from_json(item).full_name for item in answer.get("items") or [] if isinstance(item, dict)]
+
+    async def _first(
+        self, most: int, path: str, what: str, params: Mapping[str, str] | None = None
+    ) -> list[dict[str, Any]]:
+        """Give the first items of a list whose pages are bare arrays."""
+        found: list[dict[str, Any]] = []
+        async with contextlib.aclosing(self.client.pages(path, what, "", params=params)) as items:
+            async for item in items:
+                found.append(item)
+                if len(found) == most:
+                    break
+        return found
 
     async def devcontainers(self, repository: Repository, ref: str = "") -> list[Devcontainer]:
         """List the devcontainers of a repository at a branch (its default branch where empty)."""
@@ -188,6 +225,18 @@ def checked_repository(full_name: str) -> str:
     if not _REPOSITORY.fullmatch(full_name):
         raise SettingsError(f"{full_name!r} is no repository. Write it as OWNER/NAME, for example octocat/hello.")
     return full_name
+
+
+def _not_allowed(full_name: str, error: GitHubError) -> GitHubError:
+    """Word the 403 of `codespaces/new`; those that have a reason of their own keep it."""
+    if type(error) is not GitHubError:
+        return error
+    refusal = GitHubError(
+        f"No codespace can be created with {full_name} by this account. {error} Ask its owner to allow it, or take a "
+        "fork of yours."
+    )
+    refusal.status = error.status
+    return refusal
 
 
 def pending_operation(codespace: Codespace) -> PendingOperationError:

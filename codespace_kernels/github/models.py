@@ -189,6 +189,30 @@ class Repository:
 
 
 @dataclasses.dataclass(frozen=True)
+class CreationTerms:
+    """What creating a codespace of a repository would mean; everything is empty where GitHub does not say.
+
+    Attributes:
+        payer: Login of who pays.
+        payer_kind: `User` or `Organization`.
+        location: Region that would be taken.
+        devcontainer_path: Configuration that would be taken.
+    """
+
+    payer: str = ""
+    payer_kind: str = ""
+    location: str = ""
+    devcontainer_path: str = ""
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> CreationTerms:
+        """Read the answer of `GET /repos/{owner}/{repo}/codespaces/new`."""
+        payer, defaults = _mapping(data, "billable_owner"), _mapping(data, "defaults")
+        place, path = _text(defaults, "location"), _text(defaults, "devcontainer_path")
+        return cls(_text(payer, "login"), _text(payer, "type"), place, path)
+
+
+@dataclasses.dataclass(frozen=True)
 class Codespace:
     """A codespace.
 

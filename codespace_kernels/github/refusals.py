@@ -205,11 +205,16 @@ def unavailable(what: str, host: str, why: str, *, repeatable: bool = True) -> G
 
 def json_object(response: httpx.Response) -> dict[str, Any]:
     """Give the answer's JSON object; empty where the body is something else, as behind some proxies."""
-    try:
-        value = response.json()
-    except ValueError:
-        return {}
+    value = json_value(response)
     return value if isinstance(value, dict) else {}
+
+
+def json_value(response: httpx.Response) -> Any:
+    """Give the answer's JSON value; None where the body is something else."""
+    try:
+        return response.json()
+    except ValueError:
+        return None
 
 
 def _field_errors(errors: object) -> list[str]:

@@ -9,7 +9,11 @@ import dataclasses
 import enum
 from typing import TYPE_CHECKING, Any, Protocol
 
+from codespace_kernels.providers.choices import Choices as Choices
+
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from codespace_kernels.connection import Connection
     from codespace_kernels.progress import Progress
 
@@ -156,6 +160,27 @@ class Provider(Protocol):
 
     async def payer(self, request: CreateRequest) -> str:
         """Tell who would pay for `create(request)`: a login, empty where the provider does not say."""
+
+    async def suggest_repositories(self, text: str = "") -> Sequence[str]:
+        """Suggest repositories to create a workspace of, as `owner/name`, without asking for one.
+
+        Args:
+            text: Part of a name, or `owner/part`: the search finds others' repositories, too. Empty for those of the
+                account's workspaces and then its own, the latest first.
+        """
+
+    async def choices(self, request: CreateRequest) -> Choices:
+        """Tell what can be chosen for `request.repository`, and who would pay. Makes nothing and costs nothing.
+
+        The lists are those of `request.ref`, `request.devcontainer_path` and `request.location`, where they are given.
+
+        Raises:
+            SettingsError: One of these three is not to be had; says what is.
+            GitHubError: There is no such repository, or nothing may be created of it.
+        """
+
+    async def permissions_accepted(self, request: CreateRequest) -> bool | None:
+        """Tell whether the further permissions that the devcontainer asks for were granted; see `Choices`."""
 
     async def create(self, request: CreateRequest, progress: Progress) -> Workspace:
         """Create a workspace and wait until it is there (not until it runs)."""

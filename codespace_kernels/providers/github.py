@@ -26,18 +26,20 @@ from codespace_kernels.github.models import Codespace, Phase
 from codespace_kernels.github.waiting import ConnectableWait, Pace
 from codespace_kernels.progress import Progress, ProgressEvent, silent
 from codespace_kernels.providers.base import ChangeRequest, CreateRequest, Workspace, WorkspaceState
-from codespace_kernels.providers.codespace_creation import (
-    check_machine,
-    check_request,
-    checked_changes,
-    create_codespace,
+from codespace_kernels.providers.codespace_checks import check_machine, check_request
+from codespace_kernels.providers.codespace_choices import (
+    codespace_choices,
+    permissions_accepted,
+    suggested_repositories,
 )
+from codespace_kernels.providers.codespace_creation import checked_changes, create_codespace
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Mapping
+    from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
     from codespace_kernels.connection import Connection
     from codespace_kernels.providers.base import JupyterUrl
+    from codespace_kernels.providers.choices import Choices
     from codespace_kernels.providers.codespace_jupyter import CodespaceJupyter
     from codespace_kernels.target import Account
     from codespace_kernels.tunnel.properties import TunnelProperties
@@ -131,11 +133,23 @@ class CodespacesProvider:
     async def payer(self, request: CreateRequest) -> str:
         """Tell who would pay; see `Provider.payer`."""
         check_request(request)
-        payer = await self._api.payer(request.repository, request.ref)
+        payer = (await self._api.terms(request.repository, request.ref)).payer
         if not payer:
             # GitHub answers 404 for a repository that is not there, too: then nobody is to be asked for consent.
             await self._api.repository(request.repository)
         return payer
+
+    async def suggest_repositories(self, text: str = "") -> Sequence[str]:
+        """Suggest repositories; see `Provider.suggest_repositories`."""
+        return await suggested_repositories(self._api, text)
+
+    async def choices(self, request: CreateRequest) -> Choices:
+        """Tell what can be chosen; see `Provider.choices`."""
+        return await codespace_choices(self._api, request)
+
+    async def permissions_accepted(self, request: CreateRequest) -> bool | None:
+        """Tell whether further permissions were granted; see `Provider.permissions_accepted`."""
+        return await permissions_accepted(self._api, request)
 
     async def create(self, request: CreateRequest, progress: Progress) -> Workspace:
         """Create a codespace; see `codespace_creation.create_codespace` for what it raises."""

@@ -159,12 +159,28 @@ def test_what_a_repository_offers(api, name):
     for root in (HELLO, f"/repositories/{number}"):
         assert api.get(f"{root}/codespaces/devcontainers?ref=main").json() == {
             "total_count": 1,
-            "devcontainers": [{"path": ".devcontainer/devcontainer.json"}],
+            "devcontainers": [{"path": ".devcontainer/devcontainer.json", "display_name": "hello-codespaces"}],
         }
         machines = api.get(f"{root}/codespaces/machines?location=&ref=main&devcontainer_path=").json()
         assert [machine["cpus"] for machine in machines["machines"]] == [2, 4, 8, 16]
         assert api.get(f"{root}/codespaces/permissions_check").json() == {"accepted": True}
     assert api.get(f"/user/codespaces/{name}/machines").json() == machines
+
+
+def test_lists_of_repositories_and_branches(emulator, api):
+    emulator.account.add_repository("octo-org/paid").branches.extend(["b", "a"])
+    own = api.get("/user/repos", params={"sort": "pushed"}).json()
+    assert [one["full_name"] for one in own] == ["octocat/hello-codespaces", "octo-org/paid"]
+    assert {"id", "default_branch", "pushed_at", "permissions"} <= own[0].keys()
+    branches = api.get("/repos/octo-org/paid/branches", params={"per_page": 2})
+    assert [branch["name"] for branch in branches.json()] == ["a", "b"]
+    assert branches.json()[0].keys() == {"name", "commit", "protected"}
+    rest = httpx.get(branches.links["next"]["url"], headers=api.headers, trust_env=False).json()
+    assert [branch["name"] for branch in rest] == ["main"]
+    found = api.get("/search/repositories", params={"q": "PAID user:octo-org in:name"}).json()
+    assert (found["total_count"], found["incomplete_results"]) == (1, False)
+    assert found["items"][0]["full_name"] == "octo-org/paid"
+    assert api.get("/search/repositories").status_code == 422
 
 
 def test_a_file_is_found_when_its_slash_is_encoded(api):

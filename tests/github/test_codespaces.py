@@ -5,7 +5,7 @@ import json
 import pytest
 
 from codespace_kernels.errors import GitHubError, NotFoundError, PendingOperationError, SettingsError
-from codespace_kernels.github import CodespacesApi, Repository
+from codespace_kernels.github import CodespacesApi, CreationTerms, Repository
 
 from .conftest import Script, answer, client_for
 
@@ -31,7 +31,7 @@ async def test_paths():
     await api.stop("hello")
     await api.delete("a/../b")
     await api.repository("octocat/hello")
-    await api.payer("octocat/hello")
+    await api.terms("octocat/hello")
     await api.devcontainers(REPOSITORY)
     await api.machines(REPOSITORY, devcontainer_path=".devcontainer.json")
     await api.permissions_accepted(REPOSITORY, "", "")
@@ -107,13 +107,37 @@ async def test_another_422_stays_what_it_is():
 
 
 async def test_who_pays():
-    api, _ = api_for(answer(200, {"billable_owner": {"login": "acme", "type": "Organization"}}))
-    assert await api.payer("octocat/hello") == "acme"
+    terms = {
+        "billable_owner": {"login": "acme", "type": "Organization"},
+        "defaults": {"location": "WestUs2", "devcontainer_path": None},
+    }
+    api, _ = api_for(answer(200, terms))
+    assert await api.terms("octocat/hello") == CreationTerms("acme", "Organization", "WestUs2")
     api, _ = api_for(answer(404))
-    assert await api.payer("octocat/hello") == ""
+    assert await api.terms("octocat/hello") == CreationTerms()
     api, _ = api_for(answer(403, {"message": "Codespaces are disabled"}))
-    with pytest.raises(GitHubError, match="create a codespace of octocat/hello: Codespaces are disabled"):
-        await api.payer("octocat/hello")
+    with pytest.raises(GitHubError, match=r"with octocat/hello by this account.*Codespaces are disabled"):
+        await api.terms("octocat/hello")
+
+
+async def test_lists_of_bare_arrays_are_read_to_the_number_that_is_wanted():
+    pages = [[{"name": f"b{number}"} for number in range(at, at + 100)] for at in (0, 100)]
+    link = {"link": '<https://api.github.com/next>; rel="next"'}
+    api, script = api_for(answer(200, pages[0], **link), answer(200, pages[1], **link))
+    assert len(await api.branches("octocat/hello", 150)) == 150
+    assert asked(script) == ["GET /repos/octocat/hello/branches?per_page=100", "GET /next"]
+    api, script = api_for(answer(200, [{"full_name": "octocat/hello"}]))
+    assert await api.own_repositories(5) == ["octocat/hello"]
+    assert asked(script) == ["GET /user/repos?per_page=100&sort=pushed"]
+    api, _ = api_for(answer(200, {"message": "a proxy's page"}))
+    with pytest.raises(GitHubError, match="not GitHub's JSON"):
+        await api.branches("octocat/hello", 5)
+
+
+async def test_search():
+    api, script = api_for(answer(200, {"items": [{"full_name": "octocat/hello"}]}))
+    assert await api.search_repositories("hello user:octocat in:name", 7) == ["octocat/hello"]
+    assert asked(script) == ["GET /search/repositories?q=hello+user%3Aoctocat+in%3Aname&per_page=7"]
 
 
 async def test_an_unknown_codespace():
