@@ -41,7 +41,11 @@ or two sentences. JupyterLab shows `str(exception)` as it is; VS Code shows the 
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+import contextlib
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class CodespaceKernelsError(Exception):
@@ -207,6 +211,22 @@ class BrokerError(CodespaceKernelsError):
 
 class EmulatorError(CodespaceKernelsError):
     """The emulator could not be started, reached, or told what to do."""
+
+
+@contextlib.contextmanager
+def naming(subject: str, words: str) -> Iterator[None]:
+    """Have every error of this package name what it is about.
+
+    Args:
+        subject: What an error's text must name.
+        words: A sentence that does, added where it is not named.
+    """
+    try:
+        yield
+    except CodespaceKernelsError as error:
+        if subject not in str(error):
+            error.args = (f"{error} {words}", *error.args[1:])
+        raise
 
 
 def _all_subclasses(cls: type[CodespaceKernelsError]) -> dict[str, type[CodespaceKernelsError]]:

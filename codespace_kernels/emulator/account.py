@@ -19,6 +19,8 @@ from codespace_kernels.emulator.models import (
     User,
     random_suffix,
 )
+from codespace_kernels.emulator.policies import Policy, policy_of
+from codespace_kernels.emulator.refusals import ApiError
 from codespace_kernels.errors import EmulatorError
 
 if TYPE_CHECKING:
@@ -123,6 +125,14 @@ class Account:
         """Tell who pays for a codespace of the repository."""
         return repository.billable_owner or self.user
 
+    def policy(self, repository: Repository) -> Policy:
+        """Give the policy that holds for codespaces of the repository."""
+        return policy_of(self.host.faults, self.payer(repository))
+
+    def machine_types(self, repository: Repository) -> tuple[MachineType, ...]:
+        """Give the machine types that codespaces of the repository may have."""
+        return self.policy(repository).allowed(repository.machine_types)
+
     def add_codespace(self, wanted: NewCodespace, state: CodespaceState = CodespaceState.SHUTDOWN) -> Codespace:
         """Add a codespace that is in some state already; nothing runs in it."""
         repository = wanted.repository
@@ -135,20 +145,34 @@ class Account:
             billable_owner=self.payer(repository),
             ref=wanted.ref or repository.default_branch,
             display_name=display_name,
-            machine_type=wanted.machine_type or repository.machine_types[0],
+            machine_type=wanted.machine_type or self.machine_types(repository)[0],
             actual_state=state,
             devcontainer_path=wanted.devcontainer_path,
             location=wanted.location or "EastUs",
         )
-        if wanted.idle_timeout_minutes is not None:
-            codespace.idle_timeout_minutes = wanted.idle_timeout_minutes
-        if wanted.retention_period_minutes is not None:
-            codespace.retention_period_minutes = wanted.retention_period_minutes
+        policy = self.policy(repository)
+        minutes, keep = wanted.idle_timeout_minutes, wanted.retention_period_minutes
+        codespace.idle_timeout_minutes, codespace.idle_timeout_notice = policy.idle_timeout_for(
+            codespace.idle_timeout_minutes if minutes is None else minutes
+        )
+        codespace.retention_period_minutes = policy.retention_for(
+            codespace.retention_period_minutes if keep is None else keep
+        )
         self.codespaces[codespace.name] = codespace
         return codespace
 
     def create_codespace(self, wanted: NewCodespace) -> Codespace:
-        """Create a codespace as GitHub does: it is there at once and begins to come up."""
+        """Create a codespace as GitHub does: it is there at once and begins to come up.
+
+        Raises:
+            ApiError: There are too many, or a policy forbids it.
+        """
+        fault = self.host.faults.get("too-many", "")
+        if fault and len(self.codespaces) >= int(fault.options["most"]):
+            raise ApiError(
+                int(fault.options["status"]), "You have too many codespaces. Delete some before you create another."
+            )
+        self.policy(wanted.repository).check_image(wanted.repository, wanted.devcontainer_path)
         codespace = self.add_codespace(wanted, CodespaceState.QUEUED)
         codespace.create()
         return codespace

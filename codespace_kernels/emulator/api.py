@@ -70,6 +70,7 @@ class ApiHandler(RequestHandler):
         self.base = shared.base
         self._operations = operations
         self._kept_headers: dict[str, str] = {}
+        self._is_unanswered = False
 
     @property
     def operation(self) -> str:
@@ -87,9 +88,19 @@ class ApiHandler(RequestHandler):
         self._check_version()
         self._check_token()
         self._count()
-        refusal = refusal_of_faults(self.faults, self.operation, self.path_kwargs.get("name", ""), self.base)
+        name = self.path_kwargs.get("name", "")
+        refusal = refusal_of_faults(self.faults, self.operation, name, self.base)
         if refusal:
             raise refusal
+        silence = self.faults.take("no-answer", name, self.operation)
+        self._is_unanswered = silence is not None
+        if silence and not silence.options["done"]:
+            self._hang_up()
+
+    def _hang_up(self) -> None:
+        """Close the connection in place of an answer."""
+        self._finished = True
+        self.detach().close()
 
     def _check_version(self) -> None:
         version = self.request.headers.get("X-GitHub-Api-Version") or API_VERSIONS[0]
@@ -135,6 +146,9 @@ class ApiHandler(RequestHandler):
 
     def send(self, data: object, status: int = 200) -> None:
         """Answer with JSON, or with 304 where the client has it already; a 304 is free of the quota."""
+        if self._is_unanswered:
+            self._hang_up()
+            return
         self.set_status(status)
         self.set_header("Content-Type", "application/json; charset=utf-8")
         body = json.dumps(data).encode()

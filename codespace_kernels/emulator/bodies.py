@@ -9,6 +9,8 @@ from codespace_kernels.emulator.models import MachineType, Repository, timestamp
 from codespace_kernels.emulator.refusals import ApiError, not_found
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from codespace_kernels.emulator.codespace import Codespace
     from codespace_kernels.emulator.rendering import Json
 
@@ -60,9 +62,9 @@ class _Checker:
             self.fail("display_name", message=f"display_name is longer than {_DISPLAY_NAME_BYTES} bytes")
         return name
 
-    def machine(self, repository: Repository) -> MachineType | None:
+    def machine(self, offered: Sequence[MachineType]) -> MachineType | None:
         name = self.text("machine")
-        machine = repository.machine_type(name)
+        machine = next((machine for machine in offered if machine.name == name), None)
         if name and machine is None:
             self.fail("machine", message=f"{name} is not a machine type of this repository")
         return machine
@@ -110,7 +112,7 @@ def parse_create(body: Json, account: Account, repository: Repository | None = N
         repository=repository,
         ref=check.one_of("ref", repository.branches),
         display_name=check.display_name(),
-        machine_type=check.machine(repository),
+        machine_type=check.machine(account.machine_types(repository)),
         devcontainer_path=check.one_of("devcontainer_path", repository.devcontainers) or None,
         location=check.location(),
         idle_timeout_minutes=check.idle_timeout(),
@@ -120,7 +122,7 @@ def parse_create(body: Json, account: Account, repository: Repository | None = N
     return wanted
 
 
-def apply_patch(body: Json, codespace: Codespace) -> None:
+def apply_patch(body: Json, account: Account, codespace: Codespace) -> None:
     """Change what a PATCH asks for: `display_name`, `machine`, `idle_timeout_minutes`; all or nothing.
 
     Raises:
@@ -129,7 +131,7 @@ def apply_patch(body: Json, codespace: Codespace) -> None:
     check = _Checker(body)
     display_name, machine, minutes = (
         check.display_name(),
-        check.machine(codespace.repository),
+        check.machine(account.machine_types(codespace.repository)),
         check.idle_timeout(),
     )
     check.raise_if_wrong()

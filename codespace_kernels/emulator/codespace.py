@@ -93,6 +93,7 @@ class Codespace:
         actual_state: The state without faults; `state` is the one to show.
         billable_owner: Who pays.
         idle_timeout_minutes: 5 to 240.
+        idle_timeout_notice: Told where a policy has changed the idle timeout.
         last_known_stop_notice: Why it was last stopped, where nobody asked for it.
     """
 
@@ -109,6 +110,7 @@ class Codespace:
     location: str = "EastUs"
     idle_timeout_minutes: int = 30
     retention_period_minutes: int = 43200
+    idle_timeout_notice: str | None = None
     last_known_stop_notice: str | None = None
     id: int = dataclasses.field(default_factory=random_id)
     environment_id: str = dataclasses.field(default_factory=lambda: str(uuid.uuid4()))

@@ -45,7 +45,25 @@ KINDS: dict[str, FaultKind] = {
         "the codespace is in this state, whatever it does", {"state": "Failed"}, {"state": list(CodespaceState)}
     ),
     "permissions": FaultKind("create answers 401 with allow_permissions_url"),
-    "payment": FaultKind("402, as for a spending limit that is reached", {"on": "start"}),
+    "payment": FaultKind("402, as for a payer without budget", {"on": "start"}),
+    "policy": FaultKind(
+        "the owner who pays (empty: anyone) allows these machine types and images only, separated by commas, and these "
+        "minutes at most (0: any)",
+        {"owner": "", "machines": "", "images": "", "idle_timeout": 0, "retention": 0},
+    ),
+    "too-many": FaultKind(
+        "an account that has this many codespaces gets no more (which status GitHub has for it is not known)",
+        {"most": 1, "status": 403},
+    ),
+    "not-allowed": FaultKind("403: this account may not create codespaces", {"on": "new,create"}),
+    "no-answer": FaultKind(
+        "the connection is closed without an answer (done=1: after doing what was asked)", {"done": 0, **_ON}
+    ),
+    "build-step": FaultKind(
+        "a step of the first build takes these seconds more and ends like this",
+        {"step": "postCreateCommand", "status": "failed", "seconds": 0.0},
+        {"status": ("succeeded", "failed")},
+    ),
     "sso": FaultKind("403 with an X-GitHub-SSO address", _ON),
     "rate-limit": FaultKind(
         "the primary or secondary limit is used up; times are in seconds, retry_after=-1 sends no such header",

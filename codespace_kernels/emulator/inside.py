@@ -97,11 +97,14 @@ class Inside:
         """Where Jupyter servers leave their address and token."""
         return self.home / ".local" / "share" / "jupyter" / "runtime"
 
-    def create(self, *, bare: bool) -> None:
+    def create(self, *, bare: bool) -> bool:
         """Make what is missing: a new machine, or one that was stopped; blocks.
 
         Args:
             bare: Without Jupyter (see `Python.create`).
+
+        Returns:
+            Whether it is new.
 
         Raises:
             EmulatorError: The Python inside cannot be made.
@@ -109,11 +112,13 @@ class Inside:
         for folder in (self.home, self.home / ".ssh", self.etc):
             folder.mkdir(parents=True, mode=0o700, exist_ok=True)
         self._write_profile()
-        if not self.workspace.exists():
+        is_new = not self.workspace.exists()
+        if is_new:
             self._clone()
             self._log("Repository", f"{self._spec.repository} at {self._spec.ref}")
         self.python.create(bare=bare)
         self._log("Container", f"ready, Python at {self.python.scripts}")
+        return is_new
 
     def _log(self, step: str, what: str) -> None:
         """Add a line to the creation log; GitHub's own lines are others."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from codespace_kernels import codespace_rpc
 from codespace_kernels.emulator import sshd
 from codespace_kernels.emulator.inside import Inside
+from codespace_kernels.emulator.inside_build import build
 from codespace_kernels.emulator.inside_jupyter import NO_JUPYTER, JupyterServer
 from codespace_kernels.emulator.inside_processes import end_processes
 from codespace_kernels.emulator.services import JupyterAddress, Services, SshAddress
@@ -92,6 +93,7 @@ class Machine:
         self._host: TunnelHost | None = None
         self._changing = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._build: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._unsubscribe: Callable[[], None] = lambda: None
 
@@ -105,12 +107,14 @@ class Machine:
             if self._host is not None:
                 return
             self._loop = asyncio.get_running_loop()
-            await asyncio.to_thread(self._prepare)
+            is_new = await asyncio.to_thread(self._prepare)
             await self._services.start()
             key = await asyncio.to_thread(sshd.host_key, self.inside.etc / "tunnel_host_key")
             self._host = TunnelHost(key, self._ports, self.connect)
             self._tunnels.register(self.spec.name, self._host, [codespace_rpc.PORT])
             self._unsubscribe = self._faults.subscribe(self._fault_changed)
+            if is_new:
+                self._build = asyncio.create_task(build(self.inside.workspace, self._faults, self.spec.name))
 
     async def shutdown(self) -> None:
         """Stop the machine: relays are closed, every process inside is ended, whatever left its parent too.
@@ -118,6 +122,9 @@ class Machine:
         Takes some seconds at most. Shutting down twice is no error.
         """
         self._unsubscribe()
+        if self._build is not None:
+            self._build.cancel()
+            await asyncio.wait([self._build])
         # What is being changed inside is brought to its end: it happens in threads, which cannot be cancelled.
         await asyncio.gather(*self._tasks)
         async with self._changing:
@@ -220,9 +227,10 @@ class Machine:
             self.on_rebuild(False)
         logger.info("container of %s rebuilt", self.spec.name)
 
-    def _prepare(self) -> None:
+    def _prepare(self) -> bool:
+        """Make what is missing; tells whether the machine is new."""
         end_processes(self.inside.marker)
-        self.inside.create(bare=self._faults.get("no-jupyter", self.spec.name) is not None)
+        return self.inside.create(bare=self._faults.get("no-jupyter", self.spec.name) is not None)
 
     async def _end_processes(self) -> None:
         server, self._sshd = self._sshd, None

@@ -133,10 +133,6 @@ class Repository:
         """Path of the devcontainer that is taken where none is named; None: a standard image."""
         return next((path for path in DEFAULT_DEVCONTAINER_PATHS if path in self.files), None)
 
-    def machine_type(self, name: str) -> MachineType | None:
-        """Give a machine type by its name."""
-        return next((machine for machine in self.machine_types if machine.name == name), None)
-
 
 @dataclasses.dataclass(frozen=True)
 class Token:

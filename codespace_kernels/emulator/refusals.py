@@ -99,7 +99,16 @@ def _server_error(fault: Fault, base: str) -> ApiError:
 
 
 def _payment(fault: Fault, base: str) -> ApiError:
-    return ApiError(402, "You have reached your spending limit for Codespaces. Raise it to start this codespace.")
+    # GitHub's own words, as people report them.
+    return ApiError(
+        402,
+        "Usage of this codespace is currently disallowed: You seem to have a billing issue. "
+        "Please adjust your billing settings to continue using codespaces.",
+    )
+
+
+def _not_allowed(fault: Fault, base: str) -> ApiError:
+    return ApiError(403, "Codespaces cannot be created with this repository by you.")
 
 
 def _conflict(fault: Fault, base: str) -> ApiError:
@@ -119,6 +128,7 @@ _REFUSALS: dict[str, Callable[[Fault, str], ApiError]] = {
     "rate-limit": _rate_limit,
     "server-error": _server_error,
     "payment": _payment,
+    "not-allowed": _not_allowed,
     "conflict": _conflict,
     "unprocessable": _unprocessable,
 }

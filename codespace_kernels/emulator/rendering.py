@@ -244,7 +244,7 @@ def codespace_json(codespace: Codespace, base: str) -> Json:
         },
         "location": codespace.location,
         "idle_timeout_minutes": codespace.idle_timeout_minutes,
-        "idle_timeout_notice": None,
+        "idle_timeout_notice": codespace.idle_timeout_notice,
         "web_url": f"{base}/codespaces/{codespace.name}",
         "machines_url": f"{url}/machines",
         "start_url": f"{url}/start",

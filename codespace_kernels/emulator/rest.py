@@ -91,7 +91,7 @@ class CodespaceHandler(_Codespaces):
         """Change display name, machine type or idle timeout."""
         codespace = self.find_codespace(name)
         refuse_while_pending(codespace)
-        apply_patch(self.json_body(), codespace)
+        apply_patch(self.json_body(), self.account, codespace)
         self.send(self.render_public(codespace))
 
     def delete(self, name: str) -> None:
@@ -128,7 +128,7 @@ class CodespaceMachinesHandler(ApiHandler):
 
     def get(self, name: str) -> None:
         """List the machine types to which the codespace may move."""
-        machines = self.find_codespace(name).repository.machine_types
+        machines = self.account.machine_types(self.find_codespace(name).repository)
         self.send({"total_count": len(machines), "machines": [machine_json(machine) for machine in machines]})
 
 
@@ -194,7 +194,7 @@ class MachinesHandler(_OfRepository):
 
     def get(self) -> None:
         """List the machine types that a new codespace may have."""
-        machines = self.repository.machine_types
+        machines = self.account.machine_types(self.repository)
         self.send({"total_count": len(machines), "machines": [machine_json(machine) for machine in machines]})
 
 

@@ -66,6 +66,7 @@ class Pace:
         longest: Seconds that a pause grows to.
         without_tunnel: Seconds for which a codespace may be available without a tunnel.
         creation: Seconds that a creation may take until it is under way.
+        lost: Seconds within which a codespace must show whose creation was not answered.
     """
 
     first: float = 0.25
@@ -73,6 +74,7 @@ class Pace:
     longest: float = 4.0
     without_tunnel: float = 20.0
     creation: float = 120.0
+    lost: float = 10.0
 
     def pauses(self) -> Iterator[float]:
         """Give the pauses between looks, without end."""

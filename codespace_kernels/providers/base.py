@@ -52,6 +52,7 @@ class Workspace:
         location: Region, empty where unknown.
         created_at: ISO 8601, empty where unknown.
         retention_period_minutes: How long after a stop the provider deletes it; None where unknown.
+        idle_timeout_notice: What the provider says where a policy has changed the idle timeout.
         stop_notice: Why the provider stopped it last, empty where it does not say.
         has_uncommitted_changes, has_unpushed_changes: What deleting it would lose, as far as the provider knows.
     """
@@ -73,6 +74,7 @@ class Workspace:
     created_at: str = ""
     retention_period_minutes: int | None = None
     stop_notice: str = ""
+    idle_timeout_notice: str = ""
     has_uncommitted_changes: bool = False
     has_unpushed_changes: bool = False
 

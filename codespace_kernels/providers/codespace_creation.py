@@ -6,7 +6,15 @@ import dataclasses
 import logging
 from typing import TYPE_CHECKING, Any
 
-from codespace_kernels.errors import GitHubUnavailableError, SettingsError
+from codespace_kernels.errors import (
+    GitHubError,
+    GitHubUnavailableError,
+    PaymentRequiredError,
+    PermissionsRequiredError,
+    RateLimitError,
+    SettingsError,
+    naming,
+)
 from codespace_kernels.github.models import Phase
 from codespace_kernels.github.waiting import Pace, failed, wait_until_created
 from codespace_kernels.progress import Progress, ProgressEvent
@@ -18,6 +26,7 @@ from codespace_kernels.providers.codespace_checks import (
     check_minutes,
     check_request,
 )
+from codespace_kernels.providers.codespace_outcome import made_unanswered, with_advice
 
 if TYPE_CHECKING:
     from codespace_kernels.github.codespaces import CodespacesApi
@@ -52,13 +61,34 @@ async def create_codespace(
     devcontainer = await _devcontainer(api, repository, request, progress)
     if request.machine:
         await _check_machine(api, repository, request, devcontainer)
+    codespace, pending = await _create(api, request, repository, devcontainer, progress, pace or Pace())
+    with naming(codespace.name, f"Codespace {codespace.name} was created, and is kept."):
+        if pending:
+            return await wait_until_created(api, codespace, progress, pace)
+        if codespace.phase is Phase.TERMINAL:
+            raise failed(codespace)
+        return codespace
+
+
+async def _create(
+    api: CodespacesApi,
+    request: CreateRequest,
+    repository: Repository,
+    devcontainer: str,
+    progress: Progress,
+    pace: Pace,
+) -> tuple[Codespace, bool]:
+    """Create it, once: where GitHub's answer is lost, its list of codespaces tells what came of it."""
+    before = {codespace.name for codespace in await api.list_codespaces(repository.full_name)}
     progress(ProgressEvent("create", f"Creating a codespace of {repository.full_name}"))
-    codespace, pending = await api.create(_body(request, repository, devcontainer))
-    if pending:
-        return await wait_until_created(api, codespace, progress, pace)
-    if codespace.phase is Phase.TERMINAL:
-        raise failed(codespace)
-    return codespace
+    try:
+        return await api.create(_body(request, repository, devcontainer))
+    except GitHubUnavailableError as error:
+        return await made_unanswered(api, request, before, error, progress, pace), True
+    except (PaymentRequiredError, RateLimitError, PermissionsRequiredError):
+        raise
+    except GitHubError as error:
+        raise await with_advice(api, error) from error
 
 
 def checked_changes(request: ChangeRequest) -> dict[str, Any]:

@@ -342,6 +342,7 @@ def workspace_of(codespace: Codespace) -> Workspace:
         location=codespace.location,
         created_at=codespace.created_at,
         retention_period_minutes=codespace.retention_period_minutes,
+        idle_timeout_notice=codespace.idle_timeout_notice,
         stop_notice=codespace.last_known_stop_notice,
         has_uncommitted_changes=codespace.has_uncommitted_changes,
         has_unpushed_changes=codespace.has_unpushed_changes,

@@ -84,6 +84,11 @@ def test_create_that_is_accepted_only_is_waited_for(gh: Gh, emulator: ThreadedEm
         ("rate-limit", {"on": "create"}, "rate limit"),
         ("sso", {"on": "create"}, "SAML"),
         ("unauthorized", {"on": "create"}, "Bad credentials"),
+        ("payment", {"on": "create"}, "billing issue"),
+        ("too-many", {}, "too many codespaces"),
+        ("not-allowed", {}, "cannot create codespaces with that repository"),
+        ("policy", {"machines": "premiumLinux"}, "premiumLinux"),
+        ("policy", {"images": "ghcr.io/octo-org/"}, "not allowed by a policy of octocat"),
     ],
 )
 def test_create_that_is_refused(gh: Gh, emulator: ThreadedEmulator, fault: str, options: dict, words: str):

@@ -12,7 +12,7 @@ from codespace_kernels.github import Backoff, GitHubClient, Pace, token_sources
 from codespace_kernels.providers.github import CodespacesProvider
 from codespace_kernels.target import Account
 
-PACE = Pace(first=0.02, factor=1.1, longest=0.1, without_tunnel=0.3, creation=10.0)
+PACE = Pace(first=0.02, factor=1.1, longest=0.1, without_tunnel=0.3, creation=10.0, lost=0.5)
 
 
 @pytest.fixture(scope="session")

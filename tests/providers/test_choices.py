@@ -7,6 +7,7 @@ import json
 import pytest
 
 from codespace_kernels import errors
+from codespace_kernels.progress import silent
 from codespace_kernels.providers.base import CreateRequest
 from codespace_kernels.providers.choices import Bounds, Payer
 from codespace_kernels.providers.codespace_checks import check_chosen
@@ -100,12 +101,21 @@ async def test_permissions_that_are_not_granted(provider, emulator):
     assert await provider.permissions_accepted(request) is True
 
 
-async def test_machine_types_that_are_missing_are_told(provider, repository):
-    repository.machine_types = repository.machine_types[1:2]
+async def test_machine_types_that_are_missing_are_told(provider, emulator, repository):
+    emulator.faults.set("policy", owner="octo-org", machines="standardLinux32gb")
     few, many = (await provider.choices(CreateRequest("octo-org/ml"))).notes
     assert "fewer than 4 cores" in few
     assert "octo-org" in many
     assert "at most 4 cores" in many
+    with pytest.raises(errors.SettingsError, match="no machine type 'premiumLinux'"):
+        await provider.create(CreateRequest("octo-org/ml", machine="premiumLinux"), silent)
+    assert (await provider.choices(CreateRequest(HELLO))).notes == []
+
+
+async def test_a_repository_of_which_nothing_may_be_created(provider, emulator):
+    emulator.faults.set("not-allowed", on="new")
+    with pytest.raises(errors.GitHubError, match="No codespace can be created with octocat/hello-codespaces"):
+        await provider.choices(CreateRequest(HELLO))
 
 
 async def test_an_unknown_repository(provider):

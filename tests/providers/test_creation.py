@@ -136,6 +136,75 @@ async def test_a_creation_that_failed(provider, emulator):
         await provider.create(CreateRequest(REPOSITORY), silent)
 
 
+@pytest.mark.parametrize("fault", ["no-answer", "create-accepted"])
+async def test_a_creation_whose_answer_is_lost_is_found(provider, emulator, count, fault):
+    emulator.faults.set(fault, **({"on": "create", "done": 1} if fault == "no-answer" else {}))
+    before = count()
+    events = []
+    workspace = await provider.create(CreateRequest(REPOSITORY, machine="premiumLinux"), events.append)
+    assert count() == before + 1
+    assert emulator.account.codespaces[workspace.name].machine_type.name == "premiumLinux"
+    assert any("GitHub did not answer, but" in event.message for event in events) == (fault == "no-answer")
+
+
+async def test_a_request_that_never_arrived_makes_nothing_and_says_so(provider, emulator, count):
+    emulator.faults.set("no-answer", on="create")
+    before = count()
+    with pytest.raises(errors.GitHubUnavailableError, match="none is in the list of your codespaces so far"):
+        await provider.create(CreateRequest(REPOSITORY), silent)
+    assert count() == before
+
+
+async def test_an_error_after_the_creation_names_the_codespace(provider, emulator):
+    emulator.faults.set("create-accepted")
+    emulator.faults.set("unauthorized", on="get")
+    with pytest.raises(errors.BadTokenError) as caught:
+        await provider.create(CreateRequest(REPOSITORY), silent)
+    made = list(emulator.account.codespaces)[-1]
+    assert made in str(caught.value)
+
+
+async def test_too_many_codespaces_are_named(provider, emulator, name, count):
+    emulator.faults.set("too-many")
+    with pytest.raises(errors.GitHubError, match=r"codespace-kernels delete NAME") as caught:
+        await provider.create(CreateRequest(REPOSITORY), silent)
+    assert f"{name} ({REPOSITORY}, stopped)" in str(caught.value)
+    assert count() == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "options", "error", "said"),
+    [
+        ("payment", {"on": "create"}, errors.PaymentRequiredError, "billing issue"),
+        ("not-allowed", {"on": "create"}, errors.GitHubError, "cannot be created with this repository"),
+        ("policy", {"images": "ghcr.io/octo-org/"}, errors.GitHubError, "not allowed by a policy of octocat"),
+    ],
+)
+async def test_what_is_forbidden(provider, emulator, count, fault, options, error, said):
+    emulator.faults.set(fault, **options)
+    with pytest.raises(error, match=said):
+        await provider.create(CreateRequest(REPOSITORY), silent)
+    assert count() == 1
+
+
+async def test_policies_that_change_the_times(provider, emulator):
+    emulator.faults.set("policy", idle_timeout=15, retention=1440)
+    request = CreateRequest(REPOSITORY, idle_timeout_minutes=60, retention_period_minutes=43200)
+    workspace = await provider.create(request, silent)
+    assert (workspace.idle_timeout_minutes, workspace.retention_period_minutes) == (15, 1440)
+    assert "15 minutes" in workspace.idle_timeout_notice
+
+
+async def test_an_unknown_devcontainer_or_region(provider, count):
+    for values, said in (
+        ({"devcontainer_path": "x.json"}, ".devcontainer/devcontainer.json"),
+        ({"location": "M"}, "EastUs"),
+    ):
+        with pytest.raises(errors.SettingsError, match=said):
+            await provider.create(CreateRequest(REPOSITORY, **values), silent)
+    assert count() == 1
+
+
 async def test_a_server_error_makes_no_second_machine(provider, emulator, count):
     emulator.faults.set("server-error", on="create", status=503)
     before = count()
