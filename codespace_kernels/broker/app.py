@@ -6,6 +6,7 @@ Where it listens on a port, a `Guard` looks at each request before anything else
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 from typing import TYPE_CHECKING, Any
@@ -132,6 +133,25 @@ class StatusHandler(ApiHandler):
     def get(self) -> None:
         """Answer."""
         self.finish(self.broker.status())
+
+
+class WatchHandler(ApiHandler):
+    """`GET /v1/watch`: the document of `status`, at once and again whenever it changed, one a line, without end."""
+
+    async def get(self) -> None:
+        """Write until the caller is gone. Not `in_use`: who only watches does not keep an idle broker."""
+        work = asyncio.create_task(self._write_documents())
+        gone = asyncio.create_task(self.gone.wait())
+        try:
+            await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            work.cancel()
+            gone.cancel()
+
+    async def _write_documents(self) -> None:
+        async with contextlib.aclosing(self.broker.watchers.documents()) as documents:
+            async for document in documents:
+                await self.emit(document)
 
 
 class QuitHandler(ApiHandler):
@@ -268,6 +288,7 @@ def make_app(broker: Broker, guard: Guard | None = None) -> tornado.web.Applicat
             (f"{PROOF_PATH}([0-9a-f]{{{NONCE_DIGITS}}})", ProofHandler, context),
             (f"/{API}/?", AboutHandler, context),
             (f"/{API}/status", StatusHandler, context),
+            (f"/{API}/watch", WatchHandler, context),
             (f"/{API}/quit", QuitHandler, context),
             (f"/{API}/workspaces/(connect|disconnect)", WorkspaceHandler, context),
             (f"/{API}/kernels", KernelsHandler, context),

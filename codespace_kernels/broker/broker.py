@@ -15,6 +15,7 @@ from codespace_kernels.broker.accounts import Accounts
 from codespace_kernels.broker.kept import KeptKernel, KeptKernels, is_same_notebook
 from codespace_kernels.broker.kernel_infos import KernelInfos
 from codespace_kernels.broker.kernels import BrokerKernel
+from codespace_kernels.broker.watchers import Watchers
 from codespace_kernels.broker.workspaces import ACTIVITY_INTERVAL, SessionState, WorkspaceSession
 from codespace_kernels.errors import KernelNotFoundError
 from codespace_kernels.providers.base import WorkspaceState
@@ -49,6 +50,7 @@ class Broker:
         self.idle = asyncio.Event()
         self.started_at = time.time()
         self.kernels: dict[str, BrokerKernel] = {}
+        self.watchers = Watchers(self.status)
         self.kept = KeptKernels(lambda kernel: self._forget_session(kernel.session))
         self.sessions: dict[tuple[str, str], WorkspaceSession] = {}
         self._accounts = accounts or Accounts()
@@ -72,8 +74,14 @@ class Broker:
         """Set `idle` when nothing has used the broker for its idle timeout, and no kernel is kept. Never returns."""
         while True:
             await asyncio.sleep(min(1.0, self._idle_timeout / 4))
+            if self._watched():
+                self._last_use = time.monotonic()
             if not self._requests and not self.kept and time.monotonic() - self._last_use > self._idle_timeout:
                 self.idle.set()
+
+    def _watched(self) -> bool:
+        """Tell whether somebody watches something that runs: that ends by itself, at the workspace's idle timeout."""
+        return len(self.watchers) > 0 and any(s.state is not SessionState.IDLE for s in self.sessions.values())
 
     def session(self, access: Access, workspace: str) -> WorkspaceSession:
         """Give the session of a workspace, the same one for all that use it."""
@@ -84,6 +92,7 @@ class Broker:
                 workspace,
                 busy=lambda: any(kernel.busy for kernel in self._kernels_of(key)),
                 lost=lambda reason: self._workspace_lost(key, reason),
+                changed=self.watchers.changed,
                 activity_interval=self._activity_interval,
             )
         return self.sessions[key]
@@ -175,6 +184,7 @@ class Broker:
         provider = self._accounts.provider(request.access)
         kernel = BrokerKernel(request, session, provider, emit, self._infos, self.kept)
         self.kernels[kernel.kernel_id] = kernel
+        self.watchers.changed()
         return kernel
 
     async def remove_kernel(self, kernel: BrokerKernel) -> None:
@@ -205,6 +215,7 @@ class Broker:
         unused = session.state is SessionState.IDLE and all(other is not session for other in users)
         if unused:
             self.sessions = {key: other for key, other in self.sessions.items() if other is not session}
+        self.watchers.changed()
 
     def kernel(self, kernel_id: str) -> BrokerKernel:
         """Find a kernel.
@@ -237,6 +248,7 @@ class Broker:
 
     async def close(self) -> None:
         """End every kernel and every connection, each in bounded time."""
+        self.watchers.close()
         ends = [kernel.end() for kernel in self.kernels.values()]
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(15):

@@ -17,7 +17,7 @@ from codespace_kernels.errors import BrokerError, error_from_json
 from codespace_kernels.progress import Progress, ProgressEvent, silent
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import AsyncGenerator, Iterator, Sequence
 
     from codespace_kernels.broker.endpoint import Endpoint
 
@@ -26,6 +26,9 @@ START_TIMEOUT = 20.0
 
 CALL_TIMEOUT = 30.0
 """Seconds for a short request."""
+
+LOOK_INTERVAL = 2.0
+"""Seconds between two looks of `BrokerClient.watch` for a broker: each tries to open a socket and no more."""
 
 _SYSTEM_VARIABLES = frozenset(
     ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TEMP", "TMP", "VIRTUAL_ENV",
@@ -48,7 +51,7 @@ def broker_environment(environment: Any = os.environ) -> dict[str, str]:
 
 
 class BrokerClient:
-    """Requests to this user's broker. Every method blocks: coroutines call it through a thread.
+    """Requests to this user's broker. Every method but `watch` blocks: coroutines call it through a thread.
 
     Args:
         places: Where a broker may listen; by default this user's.
@@ -165,6 +168,46 @@ class BrokerClient:
         finally:
             connection.close()
         raise BrokerError(f"The broker ended in the middle of POST /{API}/{path}. Its log is beside its socket.")
+
+    async def watch(self, *, look_interval: float = LOOK_INTERVAL) -> AsyncGenerator[dict[str, Any]]:
+        """Give the broker's `status` now and whenever it changed, at least every 15 s, without end.
+
+        Never starts a broker. While none runs, that is told once, as a status whose `broker` is None and whose lists
+        are empty; the next broker's status follows when there is one. Who is slow gets the newest status only. This
+        keeps a broker alive only while something in it is connected. To end it, close the generator
+        (`contextlib.aclosing`).
+
+        Args:
+            look_interval: Seconds between two looks for a broker while none is there.
+
+        Raises:
+            BrokerError: The broker that runs is of another version, and cannot be watched.
+        """
+        # Imported here: launchers, which watch nothing, start without asyncio.
+        import asyncio
+
+        from codespace_kernels.broker.watch_reader import WatchReader
+
+        told_missing = False
+        while True:
+            reader, seen = WatchReader(self), False
+            try:
+                while (document := await reader.next()) is not None:
+                    seen, told_missing = True, False
+                    yield document
+            finally:
+                reader.close()
+            # The end of a broker's stream is often that of the broker; the next look tells.
+            if not seen:
+                if not told_missing:
+                    told_missing = True
+                    yield no_broker()
+                await asyncio.sleep(look_interval)
+
+
+def no_broker() -> dict[str, Any]:
+    """Give what `status` is where no broker runs."""
+    return {"broker": None, "workspaces": [], "kernels": []}
 
 
 def send(connection: http.client.HTTPConnection, method: str, path: str, body: Any) -> http.client.HTTPResponse:

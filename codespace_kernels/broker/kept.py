@@ -99,6 +99,7 @@ class KeptKernel:
 
     def _changed(self) -> None:
         self._quiet_since = time.time()
+        self.session.changed()
 
     def to_json(self) -> dict[str, Any]:
         """Give what `kernels` and `status` show; no key, no credentials."""

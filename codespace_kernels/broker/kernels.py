@@ -326,6 +326,7 @@ class BrokerKernel:
     def notebook_named(self, path: str) -> None:
         """Hear which notebook the front end works on (see `bridge.BridgeOwner`)."""
         self.notebook = self.notebook or path
+        self.session.changed()
         self._named.set()
 
     def shutdown_requested(self, *, restart: bool, session: str) -> None:
@@ -369,6 +370,7 @@ class BrokerKernel:
     def _become(self, state: str) -> None:
         if state != self.state:
             self.state, self.since = state, time.time()
+            self.session.changed()
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.create_task(work)

@@ -3,6 +3,7 @@
 Long requests answer with a stream of JSON objects, one a line, each with an `event`: `progress` any number of times,
 then one `result` or `error`. The stream of `POST /v1/kernels` goes on after its `ready`: that open request *is* the
 handle, and the kernel lives as long as it (`bound`, `progress`, `ready`, then `dead`, `notice` or `error`).
+`GET /v1/watch` has no events: each line is the document of `GET /v1/status`, whenever that has changed.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
+from codespace_kernels.broker.usage import unknown_usage
 from codespace_kernels.errors import (
     CodespaceKernelsError,
     GitHubUnavailableError,
@@ -68,6 +69,7 @@ class WorkspaceSession:
         name: The provider's name of the workspace.
         busy: Tells whether a kernel of this workspace is busy now.
         lost: Called with a sentence when the way to the workspace is gone for good.
+        changed: Called when what `to_json` gives may have changed.
         activity_interval: Seconds between activity notices while a kernel is busy.
     """
 
@@ -78,14 +80,16 @@ class WorkspaceSession:
         *,
         busy: Callable[[], bool],
         lost: Callable[[str], None],
+        changed: Callable[[], None] = lambda: None,
         activity_interval: float = ACTIVITY_INTERVAL,
     ) -> None:
         self.account = account
         self.name = name
         self.repository = ""
         self.state = SessionState.IDLE
-        self.doing = ""
+        self.progress: ProgressEvent | None = None
         self.since = time.time()
+        self.changed = changed
         self.provider: Provider | None = None
         self.host: KernelHost | None = None
         self._busy = busy
@@ -241,27 +245,35 @@ class WorkspaceSession:
 
     def to_json(self) -> dict[str, Any]:
         """Give what `status` shows."""
+        round_trip = self.host.round_trip if self.host else None
         return {
             "name": self.name,
             "api_url": self.account.api_url,
             "state": self.state.value,
-            "doing": self.doing,
+            "doing": self.progress.message if self.progress else "",
+            "progress": self.progress.to_json() if self.progress else None,
             "since": self.since,
             "connection": self.host.description if self.host else "",
-            "round_trip": self.host.round_trip if self.host else None,
+            "round_trip": round_trip,
+            "round_trip_ms": None if round_trip is None else round(round_trip * 1000, 1),
+            "codespace": None,
+            "codespace_state": None,
+            "usage": unknown_usage(),
         }
 
     def _become(self, state: SessionState) -> None:
         if state is not self.state:
             self.state, self.since = state, time.time()
-        self.doing = ""
+        self.progress = None
+        self.changed()
         if state is SessionState.RECONNECTING:
             self._settled.clear()
         else:
             self._settled.set()
 
     def _report(self, event: ProgressEvent) -> None:
-        self.doing = event.message
+        self.progress = event
+        self.changed()
         for listener in list(self._listeners):
             with contextlib.suppress(Exception):
                 listener(event)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from codespace_kernels import kernelspecs
-from codespace_kernels.broker.client import BrokerClient
+from codespace_kernels.broker.client import BrokerClient, no_broker
 from codespace_kernels.cli import options as shared
 from codespace_kernels.cli import terminal
 from codespace_kernels.errors import BrokerError, WorkspaceNotFoundError
@@ -25,9 +25,7 @@ QUIT_TIMEOUT = 40.0
 def broker_status() -> dict[str, Any]:
     """Give the broker's `status`; `broker` is None and the lists are empty where none runs."""
     client = BrokerClient()
-    if not client.running():
-        return {"broker": None, "workspaces": [], "kernels": []}
-    return dict(client.call("GET", "status"))
+    return dict(client.call("GET", "status")) if client.running() else no_broker()
 
 
 def end_broker() -> bool:
