@@ -15,9 +15,12 @@ from codespace_kernels.broker.accounts import Accounts
 from codespace_kernels.broker.kept import KeptKernel, KeptKernels, is_same_notebook
 from codespace_kernels.broker.kernel_infos import KernelInfos
 from codespace_kernels.broker.kernels import BrokerKernel
+from codespace_kernels.broker.ledger import Ledger, key_of, ledger_path
+from codespace_kernels.broker.lookout import Lookout
+from codespace_kernels.broker.usage import UsageMeter
 from codespace_kernels.broker.watchers import Watchers
 from codespace_kernels.broker.workspaces import ACTIVITY_INTERVAL, SessionState, WorkspaceSession
-from codespace_kernels.errors import KernelNotFoundError
+from codespace_kernels.errors import KernelError, KernelNotFoundError
 from codespace_kernels.providers.base import WorkspaceState
 from codespace_kernels.settings import state_dir
 from codespace_kernels.target import Target
@@ -55,6 +58,8 @@ class Broker:
         self.sessions: dict[tuple[str, str], WorkspaceSession] = {}
         self._accounts = accounts or Accounts()
         self._infos = KernelInfos(state_dir() / "kernel-infos.json")
+        self._ledger = Ledger(ledger_path())
+        self.lookout = Lookout(self._ledger, lambda: self.sessions.values(), lambda: len(self.watchers) > 0)
         self._idle_timeout = idle_timeout
         self._activity_interval = activity_interval
         self._requests = 0
@@ -90,11 +95,14 @@ class Broker:
             self.sessions[key] = WorkspaceSession(
                 access.account,
                 workspace,
+                UsageMeter(self._ledger, key_of(access.account, workspace)),
                 busy=lambda: any(kernel.busy for kernel in self._kernels_of(key)),
                 lost=lambda reason: self._workspace_lost(key, reason),
                 changed=self.watchers.changed,
                 activity_interval=self._activity_interval,
             )
+            # So that it can be told how a workspace fares that nobody needed yet.
+            self.sessions[key].provider = self._accounts.provider(access)
         return self.sessions[key]
 
     def _kernels_of(self, key: tuple[str, str]) -> list[BrokerKernel | KeptKernel]:
@@ -149,16 +157,56 @@ class Broker:
 
     async def disconnect(self, access: Access, name: str) -> dict[str, Any]:
         """Give up the connection to a workspace; its kernels end."""
+        reason = f"The connection to {name} was given up from the command line; its kernels ended."
+        return {"disconnected": await self._disconnect(access, name, reason)}
+
+    async def stop(self, access: Access, name: str, *, end_kernels: bool) -> dict[str, Any]:
+        """Stop a workspace and tell what became of it: `workspace`, `stopped` (false: it was already) and `kernels`.
+
+        Args:
+            access: Whose.
+            name: Name, title or repository.
+            end_kernels: Whether kernels that run there may end. They are told why, before it is stopped.
+
+        Raises:
+            KernelError: Kernels run there, and may not end; names them.
+            CodespaceKernelsError: It cannot be stopped; says why.
+        """
+        provider = self._accounts.provider(access)
+        workspace = await provider.resolve(name)
+        session = self.session(access, workspace.name)
+        try:
+            kernels = self._living_kernels(session)
+            if workspace.state is WorkspaceState.STOPPED:
+                session.meter.learn(workspace)
+                return {"workspace": workspace.to_json(), "stopped": False, "kernels": []}
+            if kernels and not end_kernels:
+                raise KernelError(_refusal(workspace.name, kernels))
+            # First, so that kernels end politely and nobody tries to mend the connection.
+            reason = f"Codespace {workspace.name} was stopped; its kernels ended."
+            await self._disconnect(access, workspace.name, reason)
+            workspace = await provider.stop(workspace.name)
+            session.meter.learn(workspace)
+            session.changed()
+        finally:
+            self._forget_session(session)
+        return {"workspace": workspace.to_json(), "stopped": True, "kernels": kernels}
+
+    def _living_kernels(self, session: WorkspaceSession) -> list[dict[str, Any]]:
+        known = (kernel.to_json() for kernel in (*self.kernels.values(), *self.kept) if kernel.session is session)
+        return [kernel for kernel in known if kernel["state"] not in {"dead", "ended"}]
+
+    async def _disconnect(self, access: Access, name: str, reason: str) -> bool:
         key = (access.account.key, name)
         session = self.sessions.get(key)
         if session is None:
-            return {"disconnected": False}
+            return False
         for kernel in self._kernels_of(key):
-            await self._end(kernel, f"The connection to {name} was given up from the command line; its kernels ended.")
+            await self._end(kernel, reason)
         await session.close()
         # Kept as long as front ends hold kernels of it: they may restart them.
         self._forget_session(session)
-        return {"disconnected": True}
+        return True
 
     async def _end(self, kernel: BrokerKernel | KeptKernel, reason: str = "") -> None:
         if isinstance(kernel, KeptKernel):
@@ -258,3 +306,10 @@ class Broker:
             async with asyncio.timeout(10):
                 await asyncio.gather(*(s.close() for s in self.sessions.values()), return_exceptions=True)
                 await self._accounts.close()
+        await self.lookout.save()
+
+
+def _refusal(workspace: str, kernels: list[dict[str, Any]]) -> str:
+    named = ", ".join(f"{kernel['kernel']} ({kernel['state']}) {kernel['session']}".rstrip() for kernel in kernels)
+    count = f"{len(kernels)} kernel{'s' if len(kernels) > 1 else ''}"
+    return f"Stopping {workspace} ends {count}: {named}. Say that this may be, or end them first."

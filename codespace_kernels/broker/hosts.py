@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -31,7 +32,11 @@ class KernelHost(Protocol):
 
     @property
     def round_trip(self) -> float | None:
-        """Seconds of the last measured round trip, None where it is not measured."""
+        """Seconds of a round trip, as measured lately; None where it is not measured."""
+
+    @property
+    def heard_at(self) -> float | None:
+        """Unix time of the workspace's last sign of life; None where none is asked for."""
 
     @property
     def offers(self) -> list[str]:
@@ -48,6 +53,13 @@ class KernelHost(Protocol):
 
         Raises:
             RemoteServerError: It cannot be done; says why.
+        """
+
+    async def era(self) -> str:
+        """Give a text that another connection gets, too, but only until the workspace is started anew; empty for none.
+
+        Raises:
+            CodespaceKernelsError: It cannot be had now.
         """
 
     async def disconnected(self) -> str:
@@ -122,8 +134,13 @@ class LinkHost:
 
     @property
     def round_trip(self) -> float | None:
-        """Seconds of the link's last ping."""
+        """Seconds of the link's pings."""
         return self._link.rtt
+
+    @property
+    def heard_at(self) -> float | None:
+        """Unix time of the link's last answer to a ping."""
+        return self._link.heard_at
 
     @property
     def offers(self) -> list[str]:
@@ -141,6 +158,11 @@ class LinkHost:
     async def install_ipykernel(self, python: str, progress: Progress) -> None:
         """Install ipykernel into a Python of the workspace."""
         await install_ipykernel(self._connection, python, progress)
+
+    async def era(self) -> str:
+        """Give a digest of the server's token: it is made anew with each server, and no server outlives a stop."""
+        token = str((await self._link.server_info()).get("token") or "")
+        return hashlib.sha256(token.encode()).hexdigest()[:16] if token else ""
 
     async def disconnected(self) -> str:
         """Wait until the link has no stream any more."""
@@ -184,6 +206,11 @@ class ForeignHost:
         return None
 
     @property
+    def heard_at(self) -> float | None:
+        """Not known."""
+        return None
+
+    @property
     def offers(self) -> list[str]:
         """Unknown without a shell."""
         return []
@@ -215,6 +242,10 @@ class ForeignHost:
     async def install_ipykernel(self, python: str, progress: Progress) -> None:
         """Refuse: without SSH nothing can be installed."""
         raise RemoteServerError(f"Without an SSH server in the codespace, ipykernel cannot be installed into {python}.")
+
+    async def era(self) -> str:
+        """Nothing is known of that server."""
+        return ""
 
     async def disconnected(self) -> str:
         """Never: each kernel's websocket mends itself."""

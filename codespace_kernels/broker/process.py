@@ -112,12 +112,13 @@ async def serve_forever(
     server = tornado.httpserver.HTTPServer(make_app(broker, listening.guard), max_body_size=MAX_BODY)
     server.add_socket(listening.socket)
     end_on_signals(broker.idle.set)
-    watch = asyncio.create_task(broker.watch_idleness())
+    clocks = [asyncio.create_task(work) for work in (broker.watch_idleness(), broker.lookout.run())]
     report("")
     try:
         await broker.idle.wait()
     finally:
-        watch.cancel()
+        for clock in clocks:
+            clock.cancel()
         # The next broker may start while this one says goodbye: give the place free first.
         server.stop()
         places[0].clear()

@@ -1,26 +1,148 @@
-"""What a running workspace costs, as far as this computer saw it run."""
+"""What a running workspace costs and when it will stop, as far as this computer saw it run."""
 
 from __future__ import annotations
 
-from typing import Any
+import datetime
+from typing import TYPE_CHECKING, Any
 
-from codespace_kernels.providers.prices import PRICES_DATE, PRICES_SOURCE
+from codespace_kernels.providers.base import WorkspaceState
+from codespace_kernels.providers.prices import PRICES_DATE, PRICES_SOURCE, dollars_per_hour
+
+if TYPE_CHECKING:
+    from codespace_kernels.broker.ledger import Ledger
+    from codespace_kernels.providers.base import Workspace
+
+SESSION_HOURS = 12
+"""GitHub stops a codespace that has run so long, even one that is in use (GitHub's documentation of its limits)."""
+
+OVERDUE = 300.0
+"""Seconds after which an idle stop that did not come is not expected any more: somebody else uses the workspace."""
 
 
-def unknown_usage() -> dict[str, Any]:
-    """Give the usage of a workspace of which nothing is known yet; see docs/command-line.md for its fields."""
-    return {
-        "running_since": None,
-        "running_since_exact": False,
-        "capped_at": None,
-        "idle_stops_at": None,
-        "idle_timeout_minutes": None,
-        "machine": "",
-        "cores": None,
-        "dollars_per_hour": None,
-        "session_dollars": None,
-        "month_dollars": None,
-        "month_hours": 0.0,
-        "prices_source": PRICES_SOURCE,
-        "prices_date": PRICES_DATE,
-    }
+class UsageMeter:
+    """Follows one workspace.
+
+    Args:
+        ledger: Where it is written down when the workspace ran.
+        key: Of the workspace there.
+
+    Attributes:
+        workspace: As the provider described it last; None before.
+        asked_at: Unix time at which the provider was asked, or told something unasked; 0 where it should be asked now.
+    """
+
+    def __init__(self, ledger: Ledger, key: str) -> None:
+        self.workspace: Workspace | None = None
+        self.asked_at = 0.0
+        self._ledger = ledger
+        self._key = key
+        self._active_at = 0.0
+        self._heard_at = 0.0
+
+    @property
+    def now(self) -> float:
+        """Unix time, by the ledger's clock."""
+        return self._ledger.clock()
+
+    @property
+    def state(self) -> WorkspaceState | None:
+        """What the workspace is doing, as far as it is known."""
+        state = self.workspace.state if self.workspace else None
+        # It was said to run, and was not seen since.
+        doubtful = state is WorkspaceState.RUNNING and self._ledger.session(self._key) is None
+        return None if doubtful else state
+
+    def learn(self, workspace: Workspace, *, started: bool = False) -> None:
+        """Take the provider's description, and what it says about whether the workspace runs.
+
+        Args:
+            workspace: The description.
+            started: Whether the workspace was seen to start just now.
+        """
+        self.workspace, self.asked_at = workspace, self.now
+        if workspace.state is WorkspaceState.RUNNING:
+            self._ledger.seen_running(self._key, cores=workspace.cores, started=started)
+        elif workspace.state in {WorkspaceState.STOPPED, WorkspaceState.STOPPING, WorkspaceState.FAILED}:
+            self._ledger.seen_stopped(self._key)
+
+    def is_gone(self) -> None:
+        """Hear that the provider knows no such workspace any more."""
+        self.workspace, self.asked_at = None, self.now
+        self._ledger.seen_stopped(self._key)
+
+    def heard(self, at: float, era: str) -> None:
+        """Hear that the workspace itself gave a sign of life.
+
+        Args:
+            at: Unix time.
+            era: See `ledger.Interval.era`.
+        """
+        if at <= self._heard_at:
+            return
+        self._heard_at = at
+        cores = self.workspace.cores if self.workspace else None
+        self._ledger.seen_running(self._key, at=at, cores=cores, era=era)
+
+    def stopped(self) -> None:
+        """Hear that it was stopped, or is about to be."""
+        self.asked_at = 0.0
+        self._ledger.seen_stopped(self._key)
+
+    def notified(self) -> None:
+        """Hear that the provider was told just now that the workspace is in use."""
+        self._active_at = self.now
+
+    def to_json(self, *, busy: bool) -> dict[str, Any]:
+        """Give the usage; see docs/command-line.md for its fields.
+
+        Args:
+            busy: Whether the workspace is kept awake now.
+        """
+        session, month, workspace = self._ledger.session(self._key), self._ledger.month(self._key), self.workspace
+        cores = (session and session.cores) or (workspace and workspace.cores) or None
+        spent = session.dollars(session.hours(session.begin, session.end)) if session else None
+        cap = session.begin + SESSION_HOURS * 3600 if session and session.exact else None
+        return {
+            "running_since": iso(session.begin) if session else None,
+            "running_since_exact": bool(session and session.exact),
+            "capped_at": iso(cap),
+            "idle_stops_at": iso(self._idle_stop()) if session and not busy else None,
+            "idle_timeout_minutes": workspace.idle_timeout_minutes if workspace else None,
+            "machine": workspace.machine if workspace else "",
+            "cores": cores,
+            "dollars_per_hour": None if cores is None else dollars_per_hour(cores),
+            "session_dollars": _rounded(spent),
+            "month_dollars": _rounded(month.dollars),
+            "month_hours": round(month.hours, 6),
+            "prices_source": PRICES_SOURCE,
+            "prices_date": PRICES_DATE,
+        }
+
+    def _idle_stop(self) -> float | None:
+        """Give the Unix time at which the provider stops the workspace unless it hears of activity before."""
+        workspace = self.workspace
+        if workspace is None or workspace.idle_timeout_minutes is None:
+            return None
+        last = max(self._active_at, unix_time(workspace.last_used_at) or 0.0)
+        stop = last + workspace.idle_timeout_minutes * 60
+        return stop if last and self.now - stop < OVERDUE else None
+
+
+def iso(moment: float | None) -> str | None:
+    """Give a Unix time in ISO 8601, UTC, to the second, as GitHub writes it."""
+    if moment is None:
+        return None
+    return datetime.datetime.fromtimestamp(moment, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def unix_time(text: str) -> float | None:
+    """Read an ISO 8601 time that names its zone; None for any other text."""
+    try:
+        moment = datetime.datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return moment.timestamp() if moment.tzinfo else None
+
+
+def _rounded(dollars: float | None) -> float | None:
+    return None if dollars is None else round(dollars, 6)

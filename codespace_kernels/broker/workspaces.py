@@ -10,7 +10,6 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
-from codespace_kernels.broker.usage import unknown_usage
 from codespace_kernels.errors import (
     CodespaceKernelsError,
     GitHubUnavailableError,
@@ -20,12 +19,14 @@ from codespace_kernels.errors import (
     WorkspaceStoppedError,
 )
 from codespace_kernels.progress import Progress, ProgressEvent
+from codespace_kernels.providers.base import WorkspaceState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from codespace_kernels.broker.hosts import KernelHost
-    from codespace_kernels.providers.base import Provider
+    from codespace_kernels.broker.usage import UsageMeter
+    from codespace_kernels.providers.base import Provider, Workspace
     from codespace_kernels.target import Account
 
 log = logging.getLogger(__name__)
@@ -49,6 +50,19 @@ ACTIVITY_INTERVAL = 60.0
 """Seconds between activity notices while a kernel is busy: `gh` sends one a minute, and none is known to need more."""
 
 
+_STATES = {
+    "stop": WorkspaceState.STOPPING,
+    "busy": WorkspaceState.BUSY,
+    "queue": WorkspaceState.STARTING,
+    "build": WorkspaceState.STARTING,
+    "start": WorkspaceState.STARTING,
+}
+"""What a workspace is doing, by the stage of a start."""
+
+_STARTS = frozenset({"stop", "queue", "build"})
+"""Stages in which a workspace does not run yet; `start` and `busy` may be those of one that does."""
+
+
 class SessionState(enum.Enum):
     """What a workspace session is doing."""
 
@@ -67,6 +81,7 @@ class WorkspaceSession:
     Args:
         account: Whose workspace.
         name: The provider's name of the workspace.
+        meter: Of its use.
         busy: Tells whether a kernel of this workspace is busy now.
         lost: Called with a sentence when the way to the workspace is gone for good.
         changed: Called when what `to_json` gives may have changed.
@@ -77,6 +92,7 @@ class WorkspaceSession:
         self,
         account: Account,
         name: str,
+        meter: UsageMeter,
         *,
         busy: Callable[[], bool],
         lost: Callable[[str], None],
@@ -85,6 +101,7 @@ class WorkspaceSession:
     ) -> None:
         self.account = account
         self.name = name
+        self.meter = meter
         self.repository = ""
         self.state = SessionState.IDLE
         self.progress: ProgressEvent | None = None
@@ -101,6 +118,8 @@ class WorkspaceSession:
         self._waiting = 0
         self._settled = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._start_seen = False
+        self._era: str | None = None
 
     async def connected(
         self, provider: Provider, progress: Progress, *, start: bool = True, timeout: float = START_TIMEOUT
@@ -151,9 +170,10 @@ class WorkspaceSession:
             mended = await self._reconnected()
             if mended is not None:
                 return mended
+        self.provider = provider
         self._become(SessionState.CONNECTING)
         try:
-            running = await provider.ensure_running(self.name, self._report, start=start, timeout=timeout)
+            running = await self._running(provider, start=start, timeout=timeout)
             self.repository = f"{provider.git_host}/{running.repository}" if running.repository else ""
             # Imported here: a broker must answer before SSH and gRPC are loaded.
             from codespace_kernels.broker.hosts import open_host
@@ -162,10 +182,16 @@ class WorkspaceSession:
         except BaseException:
             self._become(SessionState.IDLE)
             raise
-        self.provider = provider
         self._become(SessionState.CONNECTED)
         self.run_in_background(self._look_after(self.host, provider))
         return self.host
+
+    async def _running(self, provider: Provider, *, start: bool, timeout: float = START_TIMEOUT) -> Workspace:
+        """Wait until the workspace runs, and note whether it was seen to start."""
+        self._start_seen = False
+        running = await provider.ensure_running(self.name, self._report, start=start, timeout=timeout)
+        self.meter.learn(running, started=self._start_seen)
+        return running
 
     async def _reconnected(self) -> KernelHost | None:
         """Wait for the mending that is under way; None where it was given up, for a workspace that was stopped say."""
@@ -183,6 +209,8 @@ class WorkspaceSession:
         notices = asyncio.create_task(self._send_activity(provider))
         try:
             while True:
+                self.meter.notified()  # Each way to a workspace begins with such a notice.
+                self.run_in_background(self._recognise(host))
                 reason = await host.disconnected()
                 log.warning("%s: connection lost: %s", self.name, reason)
                 self._become(SessionState.RECONNECTING)
@@ -192,15 +220,32 @@ class WorkspaceSession:
         finally:
             notices.cancel()
 
+    async def _recognise(self, host: KernelHost) -> None:
+        """Find out whether the workspace has run on since it was seen last."""
+        self._era = None
+        try:
+            self._era = await host.era()
+        except CodespaceKernelsError as error:
+            log.info("%s: not known whether it ran on: %s", self.name, error)
+            self._era = ""
+        self.sighted()
+        self.changed()
+
+    def sighted(self) -> None:
+        """Note the workspace's last sign of life, if there is one over this connection."""
+        if self.host is not None and self._era is not None and self.host.heard_at is not None:
+            self.meter.heard(self.host.heard_at, self._era)
+
     async def _mend(self, host: KernelHost, provider: Provider) -> bool:
         for attempt in range(10_000):
             await asyncio.sleep(RECONNECT_DELAYS[min(attempt, len(RECONNECT_DELAYS) - 1)])
             try:
-                await provider.ensure_running(self.name, self._report, start=False)
+                await self._running(provider, start=False)
                 await host.reconnect(provider, self.name, self._report)
             except PASSING as error:
                 log.info("%s: still not reachable: %s", self.name, error)
             except WorkspaceStoppedError:
+                self.meter.stopped()
                 await self.drop(f"Codespace {self.name} was stopped; its kernels ended with it. Restart the kernel.")
                 return False
             except CodespaceKernelsError as error:
@@ -216,6 +261,8 @@ class WorkspaceSession:
             if self._busy() and self.state is SessionState.CONNECTED:
                 try:
                     await provider.notify_activity(self.name)
+                    self.meter.notified()
+                    self.changed()
                 except CodespaceKernelsError as error:
                     log.warning("%s: activity notice failed: %s", self.name, error)
 
@@ -256,10 +303,19 @@ class WorkspaceSession:
             "connection": self.host.description if self.host else "",
             "round_trip": round_trip,
             "round_trip_ms": None if round_trip is None else round(round_trip * 1000, 1),
-            "codespace": None,
-            "codespace_state": None,
-            "usage": unknown_usage(),
+            "codespace_state": self._workspace_state(),
+            "codespace": self.meter.workspace.to_json() if self.meter.workspace else None,
+            "usage": self.meter.to_json(busy=self._busy()),
         }
+
+    def _workspace_state(self) -> str | None:
+        """Give what the workspace is doing: what is seen of it says more than what the provider said last."""
+        state = self.meter.state
+        if self.state is SessionState.CONNECTED:
+            state = WorkspaceState.RUNNING
+        elif self.state is SessionState.CONNECTING and self.progress is not None:
+            state = _STATES.get(self.progress.stage, state)
+        return state.value if state else None
 
     def _become(self, state: SessionState) -> None:
         if state is not self.state:
@@ -272,6 +328,7 @@ class WorkspaceSession:
             self._settled.set()
 
     def _report(self, event: ProgressEvent) -> None:
+        self._start_seen |= event.stage in _STARTS
         self.progress = event
         self.changed()
         for listener in list(self._listeners):

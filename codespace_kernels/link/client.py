@@ -6,7 +6,10 @@ import asyncio
 import contextlib
 import logging
 import secrets
+import statistics
+import time
 import uuid
+from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from codespace_kernels import __version__
@@ -30,6 +33,9 @@ if TYPE_CHECKING:
     from codespace_kernels.remote_kernel import RemoteKernelSpec
 
 log = logging.getLogger(__name__)
+
+ROUND_TRIPS = 5
+"""Measurements of which the median is told."""
 
 _REPEATABLE = frozenset({"start", "attach", "shutdown", "kernels", "kernelspecs", "server_info", "shutdown_server"})
 """Commands that do no harm when they are done twice, so that they may be sent to the successor of a child that died."""
@@ -78,7 +84,8 @@ class LinkClient:
         self._last_number = 0
         self._pending: dict[int, _Pending] = {}
         self._last_id = 0
-        self._rtt: float | None = None
+        self._round_trips: deque[float] = deque(maxlen=ROUND_TRIPS)
+        self._heard_at: float | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
 
@@ -91,8 +98,17 @@ class LinkClient:
 
     @property
     def rtt(self) -> float | None:
-        """Seconds to the workspace and back, as last measured; None before the first answer to a ping."""
-        return self._rtt
+        """Seconds to the workspace and back, median of the last pings; None before the first answer over this stream.
+
+        A ping is sent at least every `ping_interval` seconds. It passes the messages that wait to be sent, not those
+        that are on their way, so that a single one may be late by a large message.
+        """
+        return statistics.median(self._round_trips) if self._round_trips else None
+
+    @property
+    def heard_at(self) -> float | None:
+        """Unix time of the last answer to a ping; None before the first one."""
+        return self._heard_at
 
     @property
     def kept_bytes(self) -> int:
@@ -118,6 +134,7 @@ class LinkClient:
         self._connected.clear()
         self._detached.clear()
         self._session.attach()
+        self._round_trips.clear()
         carrier = self._carrier = StreamCarrier(stream, self._session, self._take, self._lost, self._intervals)
         carrier.start(lambda: bool(self._pending))
         await self._wait_for_hello(carrier, timeout)
@@ -180,7 +197,8 @@ class LinkClient:
             elif event.kernel in self._kernels:
                 self._kernels[event.kernel].message_received(event.channel, event.parts)
         elif isinstance(event, PongReceived):
-            self._rtt = event.rtt
+            self._round_trips.append(event.rtt)
+            self._heard_at = time.time()
         elif isinstance(event, Connected):
             self._take_connected(event)
         elif isinstance(event, ClosedByPeer) and self._carrier is not None:

@@ -55,6 +55,8 @@ class Workspace:
         idle_timeout_notice: What the provider says where a policy has changed the idle timeout.
         stop_notice: Why the provider stopped it last, empty where it does not say.
         has_uncommitted_changes, has_unpushed_changes: What deleting it would lose, as far as the provider knows.
+        cores: Of its machine, None where unknown.
+        dollars_per_hour: Published price of an hour in which it runs, None where unknown.
     """
 
     name: str
@@ -77,6 +79,8 @@ class Workspace:
     idle_timeout_notice: str = ""
     has_uncommitted_changes: bool = False
     has_unpushed_changes: bool = False
+    cores: int | None = None
+    dollars_per_hour: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Give a JSON object for `--json` and the broker's API."""

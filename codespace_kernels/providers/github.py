@@ -33,6 +33,7 @@ from codespace_kernels.providers.codespace_choices import (
     suggested_repositories,
 )
 from codespace_kernels.providers.codespace_creation import checked_changes, create_codespace
+from codespace_kernels.providers.prices import dollars_per_hour
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -325,6 +326,7 @@ class CodespacesProvider:
 
 def workspace_of(codespace: Codespace) -> Workspace:
     """Give a codespace in the terms that all providers share."""
+    cores = (codespace.machine.cpus if codespace.machine else 0) or None
     return Workspace(
         name=codespace.name,
         title=codespace.display_name or codespace.name,
@@ -346,6 +348,8 @@ def workspace_of(codespace: Codespace) -> Workspace:
         stop_notice=codespace.last_known_stop_notice,
         has_uncommitted_changes=codespace.has_uncommitted_changes,
         has_unpushed_changes=codespace.has_unpushed_changes,
+        cores=cores,
+        dollars_per_hour=None if cores is None else dollars_per_hour(cores),
     )
 
 

@@ -146,11 +146,11 @@ async def until_gone(documents):
 async def test_who_watches_no_more_leaves_nothing(client):
     await asyncio.to_thread(client.ensure)
     broker = psutil.Process(client.call("GET", "")["pid"])
-    before = broker.num_fds()
-    async with contextlib.aclosing(client.watch()) as documents:
-        await soon(documents)
-        assert broker.num_fds() > before
-    await asyncio.to_thread(wait_until, lambda: broker.num_fds() <= before, "the stream to be closed in the broker")
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(8):
+            await soon(await stack.enter_async_context(contextlib.aclosing(client.watch())))
+        watched = broker.num_fds()
+    await asyncio.to_thread(wait_until, lambda: broker.num_fds() <= watched - 8, "the streams to be closed")
 
 
 async def test_a_watcher_that_does_not_read_holds_nobody_up(client):
@@ -169,6 +169,7 @@ async def test_a_watcher_that_does_not_read_holds_nobody_up(client):
 
 async def test_a_broker_of_another_version_says_so(client, monkeypatch):
     await asyncio.to_thread(client.ensure)
-    monkeypatch.setattr("codespace_kernels.broker.client.API", "v0")
-    with pytest.raises(BrokerError, match="no such request"):
-        await soon(client.watch())
+    with monkeypatch.context() as patch:
+        patch.setattr("codespace_kernels.broker.client.API", "v0")
+        with pytest.raises(BrokerError, match="no such request"):
+            await soon(client.watch())

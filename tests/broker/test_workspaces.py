@@ -6,6 +6,8 @@ import asyncio
 
 import pytest
 
+from codespace_kernels.broker.ledger import Ledger
+from codespace_kernels.broker.usage import UsageMeter
 from codespace_kernels.broker.workspaces import PATIENT_START_TIMEOUT, START_TIMEOUT, WorkspaceSession
 from codespace_kernels.errors import PaymentRequiredError, WorkspaceStoppedError
 from codespace_kernels.progress import ProgressEvent, silent
@@ -29,8 +31,9 @@ class StoppedWorkspace:
 
 
 @pytest.fixture
-async def session():
-    session = WorkspaceSession(Account(), "hello", busy=lambda: False, lost=lambda reason: None)
+async def session(tmp_path):
+    meter = UsageMeter(Ledger(tmp_path / "usage.json"), "hello")
+    session = WorkspaceSession(Account(), "hello", meter, busy=lambda: False, lost=lambda reason: None)
     yield session
     await session.close()
 

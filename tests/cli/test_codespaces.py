@@ -28,8 +28,8 @@ def test_list_json_shape(codespace):
     assert set(entry) == {
         "name", "title", "state", "provider_state", "repository", "ref", "machine", "idle_timeout_minutes",
         "last_used_at", "web_url", "billable_owner", "machine_name", "devcontainer_path", "location", "created_at",
-        "retention_period_minutes", "stop_notice",
-        "idle_timeout_notice", "has_uncommitted_changes", "has_unpushed_changes",
+        "retention_period_minutes", "stop_notice", "idle_timeout_notice",
+        "has_uncommitted_changes", "has_unpushed_changes", "cores", "dollars_per_hour",
     }  # fmt: skip
     assert (entry["name"], entry["repository"], entry["ref"]) == (codespace, REPOSITORY, "main")
     assert Workspace.from_json(entry).billable_owner == "octocat"

@@ -1,0 +1,106 @@
+"""Looks after the workspaces that are connected or watched: sightings for the ledger, and what the provider says."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from codespace_kernels.broker.workspaces import SessionState
+from codespace_kernels.errors import CodespaceKernelsError, WorkspaceNotFoundError
+from codespace_kernels.providers.base import WorkspaceState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from codespace_kernels.broker.ledger import Ledger
+    from codespace_kernels.broker.workspaces import WorkspaceSession
+
+log = logging.getLogger(__name__)
+
+TICK = 3.0
+"""Seconds between two rounds."""
+
+LOOK_INTERVAL = 60.0
+"""Seconds between two questions to the provider about a workspace. An answer that did not change costs no quota."""
+
+STOP_SECONDS = 120.0
+"""For which a workspace that is stopping is asked for in each round: somebody waits to see it stopped."""
+
+SAVE_INTERVAL = 60.0
+"""Seconds between two writings of the ledger; a broker that is killed loses no more."""
+
+_LOOK_SECONDS = 60.0
+
+
+class Lookout:
+    """Works in rounds, and never holds anybody up.
+
+    Args:
+        ledger: Is written now and then.
+        sessions: Gives the sessions of now.
+        watched: Tells whether somebody watches.
+    """
+
+    def __init__(
+        self, ledger: Ledger, sessions: Callable[[], Iterable[WorkspaceSession]], watched: Callable[[], bool]
+    ) -> None:
+        self._ledger = ledger
+        self._sessions = sessions
+        self._watched = watched
+        self._looks: dict[WorkspaceSession, asyncio.Task[None]] = {}
+        self._saved_at = time.monotonic()
+
+    async def run(self) -> None:
+        """Go round and round. Never returns."""
+        try:
+            while True:
+                await self._round()
+                await asyncio.sleep(TICK)
+        finally:
+            for look in self._looks.values():
+                look.cancel()
+
+    async def _round(self) -> None:
+        sessions = [session for session in self._sessions() if session.provider is not None]
+        for session in sessions:
+            session.sighted()
+            if (session.state is not SessionState.IDLE or self._watched()) and self._is_due(session):
+                self._look(session)
+        if self._ledger.unsaved and time.monotonic() - self._saved_at >= SAVE_INTERVAL:
+            await self.save()
+
+    def _is_due(self, session: WorkspaceSession) -> bool:
+        if session in self._looks:
+            return False
+        meter = session.meter
+        stopping = meter.state is WorkspaceState.STOPPING and meter.now - session.since < STOP_SECONDS
+        # Either way: a clock that was set back must not put the next look off for ever.
+        return stopping or abs(meter.now - meter.asked_at) >= LOOK_INTERVAL
+
+    def _look(self, session: WorkspaceSession) -> None:
+        task = self._looks[session] = asyncio.create_task(_learn(session))
+        task.add_done_callback(lambda _: self._looks.pop(session, None))
+
+    async def save(self) -> None:
+        """Write the ledger now, if there is something to write."""
+        if self._ledger.unsaved:
+            self._ledger.unsaved, self._saved_at = False, time.monotonic()
+            await asyncio.to_thread(self._ledger.save, self._ledger.to_text())
+
+
+async def _learn(session: WorkspaceSession) -> None:
+    """Ask the provider once; what was known stays known where it does not answer, or where newer is known by then."""
+    assert session.provider is not None
+    asked = session.meter.asked_at = session.meter.now
+    try:
+        async with asyncio.timeout(_LOOK_SECONDS):
+            workspace = await session.provider.resolve(session.name)
+        if session.meter.asked_at == asked:
+            session.meter.learn(workspace)
+    except WorkspaceNotFoundError:
+        session.meter.is_gone()
+    except (CodespaceKernelsError, TimeoutError) as error:
+        log.info("%s: the provider was not heard: %s", session.name, error)
+    session.changed()
