@@ -164,7 +164,11 @@ class QuitHandler(ApiHandler):
 
 
 class WorkspaceHandler(ApiHandler):
-    """`POST /v1/workspaces/connect` (a stream) and `POST /v1/workspaces/disconnect`."""
+    """`POST /v1/workspaces/connect` (a stream), `POST /v1/workspaces/disconnect` and `POST /v1/workspaces/stop`.
+
+    Each takes `access` and `workspace`. `stop` refuses, naming the kernels that would end, unless `end_kernels` says
+    that they may.
+    """
 
     async def post(self, action: str) -> None:
         """Answer."""
@@ -174,6 +178,8 @@ class WorkspaceHandler(ApiHandler):
         with self.broker.in_use():
             if action == "disconnect":
                 self.finish(await self.broker.disconnect(access, name))
+            elif action == "stop":
+                self.finish(await self.broker.stop(access, name, end_kernels=body.get("end_kernels") is True))
             else:
                 await self._connect(access, name, body)
 
@@ -290,7 +296,7 @@ def make_app(broker: Broker, guard: Guard | None = None) -> tornado.web.Applicat
             (f"/{API}/status", StatusHandler, context),
             (f"/{API}/watch", WatchHandler, context),
             (f"/{API}/quit", QuitHandler, context),
-            (f"/{API}/workspaces/(connect|disconnect)", WorkspaceHandler, context),
+            (f"/{API}/workspaces/(connect|disconnect|stop)", WorkspaceHandler, context),
             (f"/{API}/kernels", KernelsHandler, context),
             (f"/{API}/kernels/([0-9a-f-]+)/(interrupt|restart|shutdown)", KernelActionHandler, context),
             (f"/{API}/kernels/([0-9a-f-]+)/connection", KernelConnectionHandler, context),

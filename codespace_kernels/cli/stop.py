@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from codespace_kernels.broker.client import BrokerClient
 from codespace_kernels.cli import options as shared
 from codespace_kernels.cli import terminal
 from codespace_kernels.cli.broker_status import kernels_may_end
-from codespace_kernels.cli.disconnect import end_connection
+from codespace_kernels.cli.disconnect import TIMEOUT
 from codespace_kernels.progress import ProgressEvent
-from codespace_kernels.providers.base import WorkspaceState
+from codespace_kernels.providers.base import Workspace, WorkspaceState
 
 if TYPE_CHECKING:
     import argparse
@@ -47,9 +48,14 @@ async def _run(options: argparse.Namespace) -> int:
 async def _stop(options: argparse.Namespace, provider: Provider, name: str) -> int:
     with terminal.progress() as progress:
         progress(ProgressEvent("stop", f"Stopping {name}"))
-        # First, so that its kernels end politely and nobody tries to mend the connection.
-        await asyncio.to_thread(end_connection, shared.chosen_access(options), name)
-        workspace = await provider.stop(name)
+        client = BrokerClient()
+        if client.running():
+            body = {"access": shared.chosen_access(options).to_json(), "workspace": name, "end_kernels": True}
+            # It ends the kernels, and nobody in it tries to mend the connection.
+            done = await asyncio.to_thread(client.call, "POST", "workspaces/stop", body, timeout=TIMEOUT)
+            workspace = Workspace.from_json(done["workspace"])
+        else:
+            workspace = await provider.stop(name)
     terminal.say(f"{name}: {workspace.provider_state}. Its kernelspecs stay: running a cell starts it again.")
     return _report(options, workspace)
 
