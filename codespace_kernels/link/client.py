@@ -98,7 +98,7 @@ class LinkClient:
 
     @property
     def rtt(self) -> float | None:
-        """Seconds to the workspace and back, median of the last pings; None before the first answer over this stream.
+        """Seconds to the workspace and back, median of the last pings; None before the first answer over a stream.
 
         A ping is sent at least every `ping_interval` seconds. It passes the messages that wait to be sent, not those
         that are on their way, so that a single one may be late by a large message.
@@ -133,8 +133,8 @@ class LinkClient:
             self._carrier.stop()
         self._connected.clear()
         self._detached.clear()
-        self._session.attach()
         self._round_trips.clear()
+        self._session.attach()
         carrier = self._carrier = StreamCarrier(stream, self._session, self._take, self._lost, self._intervals)
         carrier.start(lambda: bool(self._pending))
         await self._wait_for_hello(carrier, timeout)
@@ -162,6 +162,7 @@ class LinkClient:
             return
         carrier.stop()
         self._carrier = None
+        self._round_trips.clear()
         self._session.detach()
         was_connected = self._connected.is_set()
         self._connected.clear()

@@ -213,3 +213,26 @@ async def test_two_clients_share_a_kernel(connection: LocalConnection, server: R
     await two.run("pass")
     await two.kernel.shutdown()
     await clients[1].close()
+
+
+async def test_the_round_trip_is_known_while_there_is_a_stream(
+    connection: LocalConnection, server: RemoteServer
+) -> None:
+    client = LinkClient(ping_interval=0.05, busy_ping_interval=0.01)
+    try:
+        assert client.rtt is client.heard_at is None
+        for _ in range(2):
+            stream = await server.open_link(connection)
+            await client.attach(stream)
+            async with asyncio.timeout(60):
+                while client.rtt is None:
+                    await asyncio.sleep(0.01)
+                first = client.heard_at
+                while client.heard_at == first:
+                    await asyncio.sleep(0.01)
+                stream.close()
+                await client.wait_detached()
+            assert client.rtt is None
+            assert client.heard_at is not None
+    finally:
+        await client.close()
