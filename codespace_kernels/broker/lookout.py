@@ -41,14 +41,21 @@ class Lookout:
         ledger: Is written now and then.
         sessions: Gives the sessions of now.
         watched: Tells whether somebody watches.
+        tick: Seconds; see `TICK`.
     """
 
     def __init__(
-        self, ledger: Ledger, sessions: Callable[[], Iterable[WorkspaceSession]], watched: Callable[[], bool]
+        self,
+        ledger: Ledger,
+        sessions: Callable[[], Iterable[WorkspaceSession]],
+        watched: Callable[[], bool],
+        *,
+        tick: float = TICK,
     ) -> None:
         self._ledger = ledger
         self._sessions = sessions
         self._watched = watched
+        self._tick = tick
         self._looks: dict[WorkspaceSession, asyncio.Task[None]] = {}
         self._saved_at = time.monotonic()
 
@@ -57,7 +64,7 @@ class Lookout:
         try:
             while True:
                 await self._round()
-                await asyncio.sleep(TICK)
+                await asyncio.sleep(self._tick)
         finally:
             for look in self._looks.values():
                 look.cancel()

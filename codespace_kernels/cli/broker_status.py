@@ -9,6 +9,8 @@ import psutil
 
 from codespace_kernels import kernelspecs
 from codespace_kernels.broker.client import BrokerClient, no_broker
+from codespace_kernels.broker.ledger import Ledger, key_of, ledger_path
+from codespace_kernels.broker.usage import UsageMeter
 from codespace_kernels.cli import options as shared
 from codespace_kernels.cli import terminal
 from codespace_kernels.errors import BrokerError, WorkspaceNotFoundError
@@ -16,6 +18,7 @@ from codespace_kernels.errors import BrokerError, WorkspaceNotFoundError
 if TYPE_CHECKING:
     import argparse
 
+    from codespace_kernels.providers.base import Workspace
     from codespace_kernels.target import Account
 
 QUIT_TIMEOUT = 40.0
@@ -55,6 +58,17 @@ def kernels_of(workspace: str, account: Account) -> list[dict[str, Any]]:
         if (kernel["workspace"], kernel["api_url"]) == (workspace, account.api_url)
         and kernel["state"] not in {"dead", "ended"}
     ]
+
+
+def usage_of(workspace: Workspace, account: Account) -> dict[str, Any]:
+    """Give a workspace's `usage`: the broker's where it knows the workspace, else what it wrote down before."""
+    for entry in broker_status()["workspaces"]:
+        if (entry["name"], entry["api_url"]) == (workspace.name, account.api_url):
+            return dict(entry["usage"])
+    meter = UsageMeter(Ledger(ledger_path(), read_only=True), key_of(account, workspace.name))
+    # Not learnt: that it runs now does not say since when.
+    meter.workspace = workspace
+    return meter.to_json(busy=False)
 
 
 def kernel_line(kernel: dict[str, Any]) -> str:

@@ -1,56 +1,149 @@
-"""`codespace-kernels status`: connections, kernels and what each is doing."""
+"""`codespace-kernels status`: connections, kernels and what each is doing, and what runs up costs."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import time
 from typing import TYPE_CHECKING, Any
 
 from codespace_kernels.cli import options as shared
-from codespace_kernels.cli import terminal
+from codespace_kernels.cli import terminal, usage_text
 from codespace_kernels.cli.broker_status import broker_status
+from codespace_kernels.errors import SettingsError
 
 if TYPE_CHECKING:
     import argparse
+
+    from rich.console import RenderableType
+
+NO_BROKER = "No broker is running: nothing is connected."
+NOTHING = "Nothing is connected."
+
+REDRAW_SECONDS = 1.0
+"""Between two drawings of what is watched: times go on, though nothing has changed."""
+
+_WORKSPACES = ("CODESPACE", "STATE", "SINCE", "BY", "ROUND TRIP")
+_USAGE = ("COSTS OF", "PRICE", "RUNNING", "STOPS", "THIS SESSION", "THIS MONTH")
+_KERNELS = ("KERNEL", "CODESPACE", "STATE", "SINCE", "NOTEBOOK")
 
 
 def add_parser(subparsers: Any) -> None:
     """Add the verb."""
     parser = subparsers.add_parser("status", description=__doc__, parents=[shared.common(), shared.output()])
+    parser.add_argument(
+        "--watch", action="store_true", help="follow it until Ctrl-C; with --json, a JSON object a line at each change"
+    )
     parser.set_defaults(func=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Show what the broker holds; that no broker runs is an answer, too."""
+    if options.watch:
+        if not options.json and not terminal.is_terminal():
+            raise SettingsError("--watch draws in a terminal, and stdout is none. Add --json to have lines instead.")
+        with contextlib.suppress(KeyboardInterrupt):
+            asyncio.run(_print_lines() if options.json else _draw())
+        return 0
     status = broker_status()
     if options.json:
         terminal.print_json(status)
     elif status["broker"] is None:
-        terminal.say("No broker is running: nothing is connected.")
+        terminal.say(NO_BROKER)
     else:
         _show(status)
     return 0
+
+
+async def _print_lines() -> None:
+    from codespace_kernels.broker.client import BrokerClient
+
+    async with contextlib.aclosing(BrokerClient().watch()) as documents:
+        async for document in documents:
+            terminal.print_json_line(document)
+
+
+async def _draw() -> None:
+    """Draw the newest status again and again."""
+    from rich.console import Console
+    from rich.live import Live
+
+    from codespace_kernels.broker.client import BrokerClient
+
+    with Live(console=Console(), auto_refresh=False) as live:
+        shown: dict[str, Any] = {}
+
+        async def redraw() -> None:
+            while True:
+                live.update(_picture(shown), refresh=True)
+                await asyncio.sleep(REDRAW_SECONDS)
+
+        async with contextlib.aclosing(BrokerClient().watch()) as documents:
+            shown = await anext(documents)
+            drawing = asyncio.create_task(redraw())
+            try:
+                async for shown in documents:
+                    live.update(_picture(shown), refresh=True)
+            finally:
+                drawing.cancel()
+
+
+def _picture(status: dict[str, Any]) -> RenderableType:
+    """Give all of a status as something that can be drawn again."""
+    from rich.console import Group
+
+    if status["broker"] is None:
+        return NO_BROKER
+    tables = [terminal.table(columns, rows) for columns, rows in _tables(status) if rows]
+    return Group(*tables, *_remarks(status)) if status["workspaces"] else NOTHING
 
 
 def _show(status: dict[str, Any]) -> None:
     broker = status["broker"]
     terminal.say(f"Broker {broker['version']}, process {broker['pid']}, up for {_age(broker['started_at'])}.")
     if not status["workspaces"]:
-        terminal.say("Nothing is connected.")
+        terminal.say(NOTHING)
         return
-    terminal.print_table(
-        ("CODESPACE", "STATE", "SINCE", "BY", "ROUND TRIP"), [_workspace(entry) for entry in status["workspaces"]]
-    )
-    if status["kernels"]:
-        terminal.print_table(
-            ("KERNEL", "CODESPACE", "STATE", "SINCE", "NOTEBOOK"), [_kernel(entry) for entry in status["kernels"]]
-        )
+    for columns, rows in _tables(status):
+        if rows:
+            terminal.print_table(columns, rows)
+    for line in _remarks(status):
+        terminal.say(line)
+
+
+def _tables(status: dict[str, Any]) -> list[tuple[tuple[str, ...], list[tuple[str, ...]]]]:
+    busy = {kernel["workspace"] for kernel in status["kernels"] if kernel["state"] == "busy"}
+    usage = [_usage(entry, busy=entry["name"] in busy) for entry in status["workspaces"]]
+    return [
+        (_WORKSPACES, [_workspace(entry) for entry in status["workspaces"]]),
+        (_KERNELS, [_kernel(entry) for entry in status["kernels"]]),
+        (_USAGE, [row for row in usage if any(row[2:])]),
+    ]
+
+
+def _remarks(status: dict[str, Any]) -> list[str]:
+    """Give what is to be said below the tables: where there are costs, what they are worth."""
+    costs = [entry["usage"] for entry in status["workspaces"] if usage_text.month_cost(entry["usage"])]
+    return [usage_text.remark(costs[0])] if costs else []
 
 
 def _workspace(entry: dict[str, Any]) -> tuple[str, ...]:
     state = f"{entry['state']}: {entry['doing']}" if entry["doing"] else entry["state"]
-    trip = entry["round_trip"]
-    shown = "" if trip is None else f"{trip * 1000:.1f} ms"
+    trip = entry["round_trip_ms"]
+    shown = "" if trip is None else f"{trip:.1f} ms"
     return entry["name"], state, _age(entry["since"]), entry["connection"], shown
+
+
+def _usage(entry: dict[str, Any], *, busy: bool) -> tuple[str, ...]:
+    usage, now = entry["usage"], time.time()
+    return (
+        entry["name"],
+        usage_text.price(usage["dollars_per_hour"]),
+        usage_text.uptime(usage, now),
+        usage_text.stops(usage, now, busy=busy),
+        usage_text.session_cost(usage),
+        usage_text.month_cost(usage),
+    )
 
 
 def _kernel(entry: dict[str, Any]) -> tuple[str, ...]:

@@ -19,6 +19,8 @@ from codespace_kernels.errors import SettingsError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from rich.table import Table
+
     from codespace_kernels.progress import Progress, ProgressEvent
 
 
@@ -32,27 +34,38 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False))
 
 
+def print_json_line(value: Any) -> None:
+    """Print one of a program's results, of which more follow, on one line."""
+    print(json.dumps(value, ensure_ascii=False), flush=True)
+
+
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a result for a person, or for a program that splits at tabs (then without the column names)."""
-    if not sys.stdout.isatty():
+    if not is_terminal():
         for row in rows:
             print("\t".join(" ".join(cell.split()) for cell in row), flush=True)
         return
-    from rich.box import SIMPLE_HEAD
     from rich.console import Console
+
+    Console().print(table(columns, rows))
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """Give what `print_table` shows a person, to be drawn by rich."""
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
     table = Table(*columns, box=SIMPLE_HEAD, pad_edge=False)
     for row in rows:
         table.add_row(*(Text(cell, overflow="fold") for cell in row))
-    Console().print(table)
+    return table
 
 
 def print_facts(facts: Sequence[tuple[str, str]]) -> None:
     """Print what is known of one thing, a line a fact; those that are empty are left out."""
     known = [(name, " ".join(value.split())) for name, value in facts if value]
-    if not sys.stdout.isatty():
+    if not is_terminal():
         for name, value in known:
             print(f"{name}\t{value}", flush=True)
         return
@@ -102,6 +115,11 @@ def _plain_lines() -> Progress:
 def _line(event: ProgressEvent) -> str:
     share = "" if event.fraction is None else f" ({event.fraction:.0%})"
     return f"{event.message}{share} …"
+
+
+def is_terminal() -> bool:
+    """Tell whether results are shown to a person."""
+    return sys.stdout is not None and sys.stdout.isatty()
 
 
 def is_interactive() -> bool:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, Any
 
 from codespace_kernels import kernelspecs
 from codespace_kernels.cli import options as shared
-from codespace_kernels.cli import terminal
-from codespace_kernels.cli.broker_status import kernel_line, kernels_of
+from codespace_kernels.cli import terminal, usage_text
+from codespace_kernels.cli.broker_status import kernel_line, kernels_of, usage_of
 
 if TYPE_CHECKING:
     import argparse
@@ -31,12 +32,17 @@ def run(options: argparse.Namespace) -> int:
     account = shared.chosen_account(options)
     kernels = kernels_of(workspace.name, account)
     specs = specs_of(workspace.name, account)
+    usage = usage_of(workspace, account)
     if options.json:
-        terminal.print_json({"codespace": workspace.to_json(), "kernels": kernels, "kernelspecs": specs})
+        terminal.print_json(
+            {"codespace": workspace.to_json(), "kernels": kernels, "kernelspecs": specs, "usage": usage}
+        )
         return 0
+    busy = any(kernel["state"] == "busy" for kernel in kernels)
     terminal.print_facts(
         [
             *facts(workspace),
+            *usage_facts(usage, busy=busy),
             *(("Kernel", kernel_line(kernel)) for kernel in kernels),
             *(("Kernelspec", name) for name in specs),
         ]
@@ -62,6 +68,7 @@ def facts(workspace: Workspace) -> list[tuple[str, str]]:
         ("Changes", unsaved(workspace)),
         ("Dev container", workspace.devcontainer_path),
         ("Machine", " ".join(part for part in (workspace.machine_name, _in_brackets(workspace.machine)) if part)),
+        ("Price", usage_text.price(workspace.dollars_per_hour)),
         ("Region", workspace.location),
         ("Paid by", workspace.billable_owner),
         ("Created", workspace.created_at),
@@ -69,6 +76,18 @@ def facts(workspace: Workspace) -> list[tuple[str, str]]:
         ("Idle timeout", _minutes(workspace.idle_timeout_minutes)),
         ("Deleted after", _minutes(workspace.retention_period_minutes)),
         ("Page", workspace.web_url),
+    ]
+
+
+def usage_facts(usage: dict[str, Any], *, busy: bool) -> list[tuple[str, str]]:
+    """Give what is known of a workspace's use, for people; what is not known is empty."""
+    now, month = time.time(), usage_text.month_cost(usage)
+    return [
+        ("Running", usage_text.uptime(usage, now)),
+        ("Stops", usage_text.stops(usage, now, busy=busy)),
+        ("This session", usage_text.session_cost(usage)),
+        ("This month", month),
+        ("Estimate", usage_text.remark(usage) if month else ""),
     ]
 
 

@@ -10,8 +10,13 @@ import sys
 import psutil
 import pytest
 
+from codespace_kernels.broker.accounts import Accounts
+from codespace_kernels.broker.broker import Broker
+from codespace_kernels.broker.protocol import Access
 from codespace_kernels.broker.watchers import Watchers
+from codespace_kernels.broker.workspaces import SessionState
 from codespace_kernels.errors import BrokerError
+from codespace_kernels.target import Account
 
 from .test_process import client_with_a_home, ended, wait_until
 
@@ -132,6 +137,29 @@ async def test_a_watcher_does_not_keep_an_idle_broker(client):
         seen = [document async for document in until_gone(documents)]
     assert await asyncio.to_thread(process.wait, 60) == 0
     assert [entry["broker"]["pid"] for entry in seen] == [process.pid]
+
+
+async def test_what_is_connected_and_watched_keeps_the_broker_and_no_longer(monkeypatch, tmp_path):
+    monkeypatch.setenv("CODESPACE_KERNELS_HOME", str(tmp_path))
+    broker = Broker(idle_timeout=0.1, accounts=Accounts(lambda access: NoProvider()))
+    session = broker.session(Access(Account()), "hello")
+    session.state = SessionState.CONNECTED
+    clock = asyncio.create_task(broker.watch_idleness())
+    async with contextlib.aclosing(broker.watchers.documents()) as documents:
+        assert [entry["name"] for entry in (await soon(documents))["workspaces"]] == ["hello"]
+        await asyncio.sleep(0.5)
+        assert not broker.idle.is_set()
+        session.state = SessionState.IDLE
+        async with asyncio.timeout(60):
+            await broker.idle.wait()
+    clock.cancel()
+    await broker.close()
+
+
+class NoProvider:
+    """A provider that nobody asks anything."""
+
+    async def close(self) -> None: ...
 
 
 async def until_gone(documents):

@@ -44,6 +44,7 @@ class TestView:
         assert shown["codespace"]["name"] == made.name
         assert shown["codespace"]["machine_name"] == "basicLinux32gb"
         assert (shown["kernels"], shown["kernelspecs"]) == ([], [])
+        assert (shown["usage"]["dollars_per_hour"], shown["usage"]["session_dollars"]) == (0.18, None)
 
     def test_for_people(self, made):
         code, shown = in_terminal("view", made.name)
@@ -53,6 +54,8 @@ class TestView:
         assert lines["Idle timeout"] == "30 minutes"
         assert lines["Deleted after"] == "30 days"
         assert lines["Paid by"] == "octocat"
+        assert lines["Price"] == "$0.18 an hour"
+        assert "This month" not in lines
         assert "Changes" not in lines
 
     def test_unsaved_changes(self, own_account, made):

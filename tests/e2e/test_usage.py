@@ -15,6 +15,7 @@ from codespace_kernels.broker.ledger import ledger_path
 from codespace_kernels.broker.protocol import Access
 from codespace_kernels.errors import KernelError
 from codespace_kernels.github import account_from_environment
+from codespace_kernels.providers.prices import PRICES_DATE
 
 from .clients import running_kernel, soon, text_of, until_idle
 from .conftest import EmulatedAccount, cli, end_broker, wait_until
@@ -80,6 +81,19 @@ async def stop(codespace: str, *, end_kernels: bool) -> dict:
     return await asyncio.to_thread(BrokerClient().call, "POST", "workspaces/stop", body, timeout=90)
 
 
+def check_what_people_see(codespace: str) -> None:
+    """Look at `status` and `view` while a kernel works."""
+    rows = [line.split("\t") for line in cli("status").stdout.splitlines()]
+    # The last table is that of the costs.
+    name, price, running, stops, session, month = rows[-1]
+    assert (name, price, stops, session) == (codespace, "$0.18 an hour", "kept awake", "under $0.01")
+    assert not running.startswith("at least")
+    assert month.startswith("under $0.01 for ")
+    facts = dict(line.split("\t") for line in cli("view", codespace).stdout.splitlines())
+    assert (facts["Stops"], facts["This session"]) == ("kept awake", "under $0.01")
+    assert PRICES_DATE in facts["Estimate"]
+
+
 async def test_from_start_to_stop(asleep, seen):
     asleep.set("slow-start", seconds=3)
     async with running_kernel(NAME) as (_, client):
@@ -99,6 +113,7 @@ async def test_from_start_to_stop(asleep, seen):
         assert (usage["cores"], usage["dollars_per_hour"], usage["idle_timeout_minutes"]) == (2, 0.18, 30)
         assert usage["machine"] == "2 cores, 8 GB RAM, 32 GB storage"
 
+        await asyncio.to_thread(check_what_people_see, asleep.codespace)
         client.input("done")
         assert text_of(await until_idle(client, run)) == "done\n"
         idle = await seen.until(lambda e: e["usage"]["idle_stops_at"], "the countdown")
@@ -116,5 +131,7 @@ async def test_from_start_to_stop(asleep, seen):
         assert stopped["usage"]["month_hours"] > 0
         assert not (await stop(asleep.codespace, end_kernels=False))["stopped"]
     await asyncio.to_thread(end_broker)
+    viewed = json.loads(cli("view", asleep.codespace, "--json").stdout)["usage"]
+    assert viewed["month_hours"] == pytest.approx(stopped["usage"]["month_hours"])
     (intervals,) = json.loads(ledger_path().read_text())["workspaces"].values()
     assert [(interval["open"], interval["exact"]) for interval in intervals] == [(False, True), (False, True)]
