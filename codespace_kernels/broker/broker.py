@@ -186,8 +186,10 @@ class Broker:
             reason = f"Codespace {workspace.name} was stopped; its kernels ended."
             await self._disconnect(access, workspace.name, reason)
             workspace = await provider.stop(workspace.name)
+            session.meter.stopped()
             session.meter.learn(workspace)
             session.changed()
+            await self.lookout.save()
         finally:
             self._forget_session(session)
         return {"workspace": workspace.to_json(), "stopped": True, "kernels": kernels}

@@ -103,11 +103,16 @@ class Ledger:
         path: Of the file. One that is torn or foreign is never trusted: it is set aside and counts as empty.
         clock: Gives the Unix time.
         read_only: Whether a file that is of no use is left where it is: only the broker writes.
+
+    Attributes:
+        clock: The clock.
+        unsaved: Whether there is something to save.
+        runs_changed: Whether a run began or ended since `save`, so that it is worth saving soon.
     """
 
     def __init__(self, path: Path, *, clock: Callable[[], float] = time.time, read_only: bool = False) -> None:
         self.clock = clock
-        self.unsaved = False
+        self.unsaved = self.runs_changed = False
         self._path = path
         self._read_only = read_only
         self._intervals = self._load()
@@ -131,6 +136,7 @@ class Ledger:
         index = None if started else _same_run(intervals, at, era)
         if index is None:
             intervals.append(Interval(at, at, cores, started, era))
+            self.runs_changed = True
         else:
             interval = intervals[index]
             interval.end, interval.open = max(interval.end, at), True
@@ -148,7 +154,7 @@ class Ledger:
         if now - interval.end <= SAMPLE_GAP:
             interval.end = max(interval.end, now)
         interval.open = False
-        self.unsaved = True
+        self.unsaved = self.runs_changed = True
 
     def session(self, key: str) -> Interval | None:
         """Give the run of now, up to now; None where the workspace was not seen lately, or was seen stopped."""

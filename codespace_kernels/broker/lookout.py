@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from codespace_kernels.broker.workspaces import SessionState
 from codespace_kernels.errors import CodespaceKernelsError, WorkspaceNotFoundError
-from codespace_kernels.providers.base import WorkspaceState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -23,13 +22,11 @@ TICK = 3.0
 """Seconds between two rounds."""
 
 LOOK_INTERVAL = 60.0
-"""Seconds between two questions to the provider about a workspace. An answer that did not change costs no quota."""
-
-STOP_SECONDS = 120.0
-"""For which a workspace that is stopping is asked for in each round: somebody waits to see it stopped."""
+"""Seconds between two questions to the provider about a workspace, unless it is about to stop. An answer that did not
+change costs no quota."""
 
 SAVE_INTERVAL = 60.0
-"""Seconds between two writings of the ledger; a broker that is killed loses no more."""
+"""Seconds between two writings of the ledger, unless a run began or ended; a broker that is killed loses no more."""
 
 _LOOK_SECONDS = 60.0
 
@@ -75,16 +72,15 @@ class Lookout:
             session.sighted()
             if (session.state is not SessionState.IDLE or self._watched()) and self._is_due(session):
                 self._look(session)
-        if self._ledger.unsaved and time.monotonic() - self._saved_at >= SAVE_INTERVAL:
+        if self._ledger.runs_changed or time.monotonic() - self._saved_at >= SAVE_INTERVAL:
             await self.save()
 
     def _is_due(self, session: WorkspaceSession) -> bool:
         if session in self._looks:
             return False
         meter = session.meter
-        stopping = meter.state is WorkspaceState.STOPPING and meter.now - session.since < STOP_SECONDS
         # Either way: a clock that was set back must not put the next look off for ever.
-        return stopping or abs(meter.now - meter.asked_at) >= LOOK_INTERVAL
+        return meter.stops_soon or abs(meter.now - meter.asked_at) >= LOOK_INTERVAL
 
     def _look(self, session: WorkspaceSession) -> None:
         task = self._looks[session] = asyncio.create_task(_learn(session))
@@ -93,7 +89,8 @@ class Lookout:
     async def save(self) -> None:
         """Write the ledger now, if there is something to write."""
         if self._ledger.unsaved:
-            self._ledger.unsaved, self._saved_at = False, time.monotonic()
+            self._ledger.unsaved = self._ledger.runs_changed = False
+            self._saved_at = time.monotonic()
             await asyncio.to_thread(self._ledger.save, self._ledger.to_text())
 
 

@@ -15,8 +15,13 @@ if TYPE_CHECKING:
 SESSION_HOURS = 12
 """GitHub stops a codespace that has run so long, even one that is in use (GitHub's documentation of its limits)."""
 
+STOP_SECONDS = 120.0
+"""How long a workspace may take to stop; what takes longer is looked at as rarely as any other."""
+
 OVERDUE = 300.0
 """Seconds after which an idle stop that did not come is not expected any more: somebody else uses the workspace."""
+
+_DOWN = frozenset({WorkspaceState.STOPPED, WorkspaceState.STOPPING, WorkspaceState.FAILED})
 
 
 class UsageMeter:
@@ -38,11 +43,18 @@ class UsageMeter:
         self._key = key
         self._active_at = 0.0
         self._heard_at = 0.0
+        self._stop_expected_at: float | None = None
 
     @property
     def now(self) -> float:
         """Unix time, by the ledger's clock."""
         return self._ledger.clock()
+
+    @property
+    def stops_soon(self) -> bool:
+        """Whether it is stopping, so that somebody waits to hear that it has stopped."""
+        at, down = self._stop_expected_at, self.workspace is None or self.workspace.state is WorkspaceState.STOPPED
+        return at is not None and not down and 0 <= self.now - at < STOP_SECONDS
 
     @property
     def state(self) -> WorkspaceState | None:
@@ -60,9 +72,12 @@ class UsageMeter:
             started: Whether the workspace was seen to start just now.
         """
         self.workspace, self.asked_at = workspace, self.now
-        if workspace.state is WorkspaceState.RUNNING:
+        if workspace.state is WorkspaceState.STOPPING and not self.stops_soon:
+            self._stop_expected_at = self.now
+        if workspace.state is WorkspaceState.RUNNING and (started or not self.stops_soon):
+            self._stop_expected_at = None
             self._ledger.seen_running(self._key, cores=workspace.cores, started=started)
-        elif workspace.state in {WorkspaceState.STOPPED, WorkspaceState.STOPPING, WorkspaceState.FAILED}:
+        elif workspace.state in _DOWN:
             self._ledger.seen_stopped(self._key)
 
     def is_gone(self) -> None:
@@ -79,13 +94,13 @@ class UsageMeter:
         """
         if at <= self._heard_at:
             return
-        self._heard_at = at
+        self._heard_at, self._stop_expected_at = at, None
         cores = self.workspace.cores if self.workspace else None
         self._ledger.seen_running(self._key, at=at, cores=cores, era=era)
 
     def stopped(self) -> None:
-        """Hear that it was stopped, or is about to be."""
-        self.asked_at = 0.0
+        """Hear that it was stopped just now; the provider may say otherwise for a moment."""
+        self.asked_at, self._stop_expected_at = 0.0, self.now
         self._ledger.seen_stopped(self._key)
 
     def notified(self) -> None:

@@ -91,11 +91,12 @@ async def _draw() -> None:
 def _picture(status: dict[str, Any]) -> RenderableType:
     """Give all of a status as something that can be drawn again."""
     from rich.console import Group
+    from rich.text import Text
 
     if status["broker"] is None:
         return NO_BROKER
     tables = [terminal.table(columns, rows) for columns, rows in _tables(status) if rows]
-    return Group(*tables, *_remarks(status)) if status["workspaces"] else NOTHING
+    return Group(*tables, *map(Text, _remarks(status))) if status["workspaces"] else NOTHING
 
 
 def _show(status: dict[str, Any]) -> None:

@@ -118,10 +118,10 @@ async def test_a_provider_that_hangs_is_not_asked_twice(scene):
 
 
 async def test_a_stop_is_followed_to_its_end(scene):
-    scene.session.since = scene.clock.now
+    await scene.until(lambda: scene.meter.state is WorkspaceState.RUNNING)
     scene.provider.answer = dataclasses.replace(STOPPED, state=WorkspaceState.STOPPING)
     scene.meter.stopped()
-    await scene.until(lambda: scene.provider.asked >= 3)
+    await scene.until(lambda: scene.provider.asked >= 4)
     scene.provider.answer = STOPPED
     await scene.until(lambda: scene.meter.state is WorkspaceState.STOPPED)
 
@@ -146,9 +146,9 @@ async def test_a_workspace_that_was_deleted(scene):
     assert scene.meter.state is None
 
 
-async def test_the_ledger_is_written_at_the_end(scene, tmp_path):
-    await scene.until(lambda: scene.meter.state is WorkspaceState.RUNNING)
-    await scene.lookout.save()
-    (interval,) = json.loads((tmp_path / "usage.json").read_text())["workspaces"][KEY]
+async def test_the_ledger_is_written_when_a_run_begins(scene, tmp_path):
+    path = tmp_path / "usage.json"
+    await scene.until(path.exists)
+    (interval,) = json.loads(path.read_text())["workspaces"][KEY]
     assert interval["cores"] == 4
-    assert not scene.ledger.unsaved
+    await scene.until(lambda: not scene.ledger.unsaved)

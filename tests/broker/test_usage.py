@@ -119,6 +119,32 @@ class TestState:
         assert meter.asked_at == 0
         assert meter.to_json(busy=False)["running_since"] is None
 
+    def test_a_provider_that_has_not_heard_of_a_stop_yet_does_not_revive_it(self, meter, clock):
+        meter.learn(RUNNING, started=True)
+        clock.now += 10
+        meter.stopped()
+        meter.learn(RUNNING)
+        assert meter.stops_soon
+        assert meter.to_json(busy=False)["running_since"] is None
+        meter.learn(STOPPED)
+        assert not meter.stops_soon
+
+    def test_a_stop_that_did_not_come_is_not_expected_for_ever(self, meter, clock):
+        meter.learn(RUNNING)
+        meter.stopped()
+        clock.now += 120
+        assert not meter.stops_soon
+        meter.learn(RUNNING)
+        assert meter.to_json(busy=False)["running_since"]
+
+    def test_a_start_after_a_stop(self, meter, clock):
+        meter.learn(RUNNING)
+        meter.stopped()
+        clock.now += 10
+        meter.learn(RUNNING, started=True)
+        assert not meter.stops_soon
+        assert meter.to_json(busy=False)["running_since"] == iso(clock.now)
+
     def test_an_old_sign_of_life_does_not_revive_it(self, meter, clock):
         meter.learn(RUNNING, started=True)
         meter.heard(clock.now, "era")
