@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
 WAIT = 90.0
 """Seconds for one text to appear."""
@@ -20,12 +21,15 @@ WAIT = 90.0
 class Terminal:
     """A terminal with one program in it; leaving the context ends both."""
 
-    def __init__(self, command: Sequence[str], *, rows: int = 33, columns: int = 99, **env: str) -> None:
+    def __init__(
+        self, command: Sequence[str], *, rows: int = 33, columns: int = 99, cwd: Path | None = None, **env: str
+    ) -> None:
         self.leader, self.follower = pty.openpty()
         termios.tcsetwinsize(self.follower, (rows, columns))
         self.settings = termios.tcgetattr(self.follower)
         self.process = subprocess.Popen(
             [*command],
+            cwd=cwd,
             stdin=self.follower,
             stdout=self.follower,
             stderr=self.follower,

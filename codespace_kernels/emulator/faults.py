@@ -60,9 +60,9 @@ KINDS: dict[str, FaultKind] = {
         "the connection is closed without an answer (done=1: after doing what was asked)", {"done": 0, **_ON}
     ),
     "build-step": FaultKind(
-        "a step of the first build takes these seconds more and ends like this",
-        {"step": "postCreateCommand", "status": "failed", "seconds": 0.0},
-        {"status": ("succeeded", "failed")},
+        "a step of the first build ends like this; `running`: it goes on until this is cleared",
+        {"step": "postCreateCommand", "status": "failed"},
+        {"status": ("running", "succeeded", "failed")},
     ),
     "sso": FaultKind("403 with an X-GitHub-SSO address", _ON),
     "rate-limit": FaultKind(

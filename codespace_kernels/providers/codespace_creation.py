@@ -120,7 +120,7 @@ async def _devcontainer(api: CodespacesApi, repository: Repository, request: Cre
         return wanted
     default = next((devcontainer.path for devcontainer in offered if devcontainer.is_default), "")
     if offered and not default:
-        progress(ProgressEvent("create", f"Taking GitHub's standard image; the repository also has {', '.join(paths)}"))
+        progress(ProgressEvent("find", f"Taking GitHub's standard image; the repository also has {', '.join(paths)}"))
     return default
 
 
