@@ -17,7 +17,7 @@ from codespace_kernels.cli.create_attempts import AttemptFile
 from codespace_kernels.cli.create_questions import Questions, consent, tell_of_equal_titles
 from codespace_kernels.cli.create_request import Created, Sender
 from codespace_kernels.cli.prompts import Option
-from codespace_kernels.errors import SettingsError
+from codespace_kernels.errors import SettingsError, naming
 from codespace_kernels.progress import ProgressEvent
 from codespace_kernels.providers.base import CreateRequest
 
@@ -158,11 +158,15 @@ class _Creation:
         if created.interrupted:
             return self._interrupted(workspace.name)
         try:
-            if not self._options.no_wait:
-                workspace = asyncio.run(self._wait(workspace))
-            answer = connect.ask_broker(self._access, workspace.name) if self._options.connect else None
+            with naming(workspace.name, f"Codespace {workspace.name} was created, and is kept."):
+                return self._finish(workspace)
         except KeyboardInterrupt:
             return self._interrupted(workspace.name)
+
+    def _finish(self, workspace: Workspace) -> int:
+        if not self._options.no_wait:
+            workspace = asyncio.run(self._wait(workspace))
+        answer = connect.ask_broker(self._access, workspace.name) if self._options.connect else None
         self._forget()
         self._report(workspace, answer)
         return 0

@@ -108,9 +108,14 @@ class Questions:
             text = await prompts.type_in("OWNER/REPO, or words?")
             if _is_repository(text):
                 return text
-            here, known = [], await self._provider.suggest_repositories(text)
+            here, known = [], await self._search(text)
             if not known:
                 terminal.say(f"No repository is found for {text!r}.")
+
+    async def _search(self, text: str) -> Sequence[str]:
+        with terminal.progress() as progress:
+            progress(ProgressEvent("find", f"Searching repositories for {text!r}"))
+            return await self._provider.suggest_repositories(text)
 
     async def _typed_repository(self) -> str:
         return await prompts.type_in("Repository (OWNER/REPO)?", check=_check_repository)

@@ -12,11 +12,13 @@ from codespace_kernels.cli.prompts import Option
 from codespace_kernels.errors import (
     CodespaceKernelsError,
     GitHubError,
+    GitHubUnavailableError,
     NotFoundError,
     PaymentRequiredError,
     PermissionsRequiredError,
     SettingsError,
     WaitTimeoutError,
+    naming,
 )
 from codespace_kernels.progress import Progress, ProgressEvent
 
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 
 GRANT_SECONDS = 600.0
 """For a person to grant permissions on a web page."""
+
+_AGAIN = "Running this again goes on with what was created."
 
 _GRANT_PAUSES = (1.0, 2.0, 5.0)
 """Seconds between looks; the last is that of `gh`, and goes on."""
@@ -89,6 +93,9 @@ class Sender:
             except CodespaceKernelsError as error:
                 if is_refusal(error):
                     self._end()
+                if self.is_open and isinstance(error, GitHubUnavailableError):
+                    with naming(_AGAIN, _AGAIN):
+                        raise
                 raise
         # Its name is known; the note goes once it can be used.
         self.is_open = False

@@ -9,12 +9,7 @@ from typing import TYPE_CHECKING
 from codespace_kernels.build_steps import FAILED, RUNNING, SUCCEEDED, BuildStep, follow_build
 from codespace_kernels.cli import prompts, terminal
 from codespace_kernels.cli.prompts import Option
-from codespace_kernels.errors import (
-    GitHubUnavailableError,
-    WaitTimeoutError,
-    WorkspaceConnectionError,
-    naming,
-)
+from codespace_kernels.errors import GitHubUnavailableError, WaitTimeoutError, WorkspaceConnectionError
 from codespace_kernels.progress import Progress, ProgressEvent
 
 if TYPE_CHECKING:
@@ -44,7 +39,7 @@ async def until_built(provider: Provider, workspace: Workspace, timeout: float) 
         WaitTimeoutError: It takes longer.
     """
     name = workspace.name
-    with naming(name, f"Codespace {name} was created, and is kept."), terminal.progress() as progress:
+    with terminal.progress() as progress:
         workspace = await _until_running(provider, name, timeout, progress)
         progress(ProgressEvent("ssh", f"Connecting to {name}, to see the steps of its build"))
         failed = await _show_steps(provider, name, progress)
@@ -59,18 +54,21 @@ async def until_built(provider: Provider, workspace: Workspace, timeout: float) 
 async def _until_running(provider: Provider, name: str, timeout: float, progress: Progress) -> Workspace:
     """Wait as `Provider.ensure_running` does, and through a short outage of the network."""
     deadline = time.monotonic() + timeout
-    reached = time.monotonic()
+    answered = time.monotonic()
+
+    def hear(event: ProgressEvent) -> None:
+        nonlocal answered
+        answered = time.monotonic()
+        progress(event)
+
     while True:
-        began = time.monotonic()
         try:
-            return await provider.ensure_running(name, progress, timeout=max(1.0, deadline - began))
+            return await provider.ensure_running(name, hear, timeout=max(1.0, deadline - time.monotonic()))
         except GitHubUnavailableError:
             now = time.monotonic()
-            # A try that went on for long had its looks answered.
-            reached = began if now - began < OUTAGE_SECONDS / 2 else now
-            if now - reached > OUTAGE_SECONDS or now > deadline:
+            if now - answered > OUTAGE_SECONDS or now > deadline:
                 raise
-            progress(ProgressEvent("queue", f"GitHub cannot be reached; codespace {name} goes on, trying again"))
+            progress(ProgressEvent("queue", f"GitHub cannot be reached; trying again, {name} goes on meanwhile"))
             await asyncio.sleep(_OUTAGE_PAUSE)
 
 

@@ -1,6 +1,6 @@
 """Questions to a person at a terminal: lists for the arrow keys, and lines of text.
 
-They stand on stderr, so that stdout carries results only. Ctrl-C in one raises KeyboardInterrupt.
+They stand on stderr, so that stdout carries results only. Ctrl-C or Ctrl-D in one raises KeyboardInterrupt.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from codespace_kernels.errors import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from questionary import Question
 
 T = TypeVar("T")
 
@@ -50,7 +52,7 @@ async def choose(question: str, options: Sequence[Option[T]], default: T | None 
     asked = questionary.select(
         question, lines, default=first, use_search_filter=searched, use_jk_keys=not searched, **_on_stderr()
     )
-    return options[cast("int", await asked.unsafe_ask_async())].value
+    return options[cast("int", await _answer(asked))].value
 
 
 async def type_in(question: str, *, default: str = "", check: Callable[[str], None] | None = None) -> str:
@@ -72,7 +74,15 @@ async def type_in(question: str, *, default: str = "", check: Callable[[str], No
         return True
 
     asked = questionary.text(question, default=default, validate=judge, **_on_stderr())
-    return str(await asked.unsafe_ask_async()).strip()
+    return str(await _answer(asked)).strip()
+
+
+async def _answer(asked: Question) -> object:
+    try:
+        return await asked.unsafe_ask_async()
+    except EOFError:
+        # Ctrl-D, or the terminal is gone.
+        raise KeyboardInterrupt from None
 
 
 def _on_stderr() -> dict[str, Any]:

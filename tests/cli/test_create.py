@@ -11,6 +11,9 @@ import termios
 import httpx
 import pytest
 
+from codespace_kernels.cli import main
+from codespace_kernels.cli.create_questions import machine_line
+from codespace_kernels.providers.choices import MachineOffer
 from tests.terminals import Terminal
 
 from .conftest import COMMAND, TIMEOUT, error_line, run_cli
@@ -19,7 +22,7 @@ REPOSITORY = "octocat/hello-codespaces"
 MACHINE = ("--machine", "basicLinux32gb")
 AT_ONCE = (REPOSITORY, "--yes", *MACHINE, "--no-wait")
 
-DOWN, ENTER, CTRL_C = "\x1b[B", "\r", "\x03"
+DOWN, ENTER, CTRL_C, CTRL_D = "\x1b[B", "\r", "\x03", "\x04"
 
 
 @pytest.fixture(scope="module")
@@ -127,19 +130,18 @@ class TestFlags:
             (("octocat/several", *MACHINE), "--devcontainer-path: .devcontainer/a/devcontainer.json, "),
         ],
     )
-    def test_what_is_missing_or_wrong(self, codespaces, add, arguments, said):
+    def test_what_is_missing_or_wrong(self, codespaces, add, capsys, arguments, said):
         several = add("octocat/several")
         several.files = {f".devcontainer/{name}/devcontainer.json": "{}" for name in "ab"}
-        done = run_cli("create", *arguments, "--yes")
-        assert done.returncode == 2
-        assert said in error_line(done)
+        assert main(["create", *arguments, "--yes"]) == 2
+        assert said in capsys.readouterr().err.splitlines()[-1]
         assert not codespaces
 
-    def test_an_unknown_repository(self, codespaces):
-        done = run_cli("create", "octocat/nowhere", "--yes")
-        assert done.returncode == 1
-        assert "pays" not in done.stderr
-        assert "octocat/nowhere" in error_line(done)
+    def test_an_unknown_repository(self, codespaces, capsys):
+        assert main(["create", "octocat/nowhere", "--yes"]) == 1
+        said = capsys.readouterr().err
+        assert "pays" not in said
+        assert "octocat/nowhere" in said.splitlines()[-1]
 
     def test_the_only_machine_type_is_taken(self, own_account, codespaces):
         own_account.faults.set("policy", machines="premiumLinux", idle_timeout=15, retention=1440)
@@ -165,6 +167,18 @@ class TestFlags:
         done = run_cli("create", *AT_ONCE, *named)
         assert len(codespaces) == 2
         assert f"{first} has the display name 'Tea pot'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("prebuild", "price", "line"),
+    [
+        ("ready", 0.18, "2 cores · $0.18 an hour · prebuilt: starts fast"),
+        ("in_progress", None, "2 cores · its prebuild is under way"),
+        ("none", None, "2 cores"),
+    ],
+)
+def test_a_machine_type_in_one_line(prebuild, price, line):
+    assert machine_line(MachineOffer("basic", "2 cores", 2, 0, 0, prebuild, price)) == line
 
 
 class TestInterruptedCreation:
@@ -207,6 +221,34 @@ class TestInterruptedCreation:
         )
         (elsewhere,) = codespaces
         assert run_cli("create", *AT_ONCE).stdout != f"{elsewhere}\n"
+
+    def test_an_outage_of_the_network_while_waiting(self, own_account, codespaces):
+        # One more than one look is tried again by itself.
+        own_account.faults.set("no-answer", on="get-internal", count=5)
+        done = run_cli("create", REPOSITORY, "--yes", *MACHINE)
+        assert done.returncode == 0
+        assert "GitHub cannot be reached; trying again" in done.stderr
+        assert [made.state.value for made in codespaces.values()] == ["Available"]
+
+    def test_an_error_while_waiting_names_the_codespace(self, own_account, codespaces):
+        own_account.faults.set("unauthorized", on="get-internal")
+        done = run_cli("create", REPOSITORY, "--yes", *MACHINE)
+        assert done.returncode == 4
+        (made,) = codespaces
+        assert f"Codespace {made} was created, and is kept." in error_line(done)
+
+    def test_ctrl_c_while_github_is_at_it_waits_for_the_name(self, own_account, codespaces):
+        own_account.faults.set("create-accepted")
+        own_account.faults.set("slow-start", seconds=9.0)
+        with started(REPOSITORY, "--yes", *MACHINE) as process:
+            wait_for(process, "(Queued)")
+            process.send_signal(signal.SIGINT)
+            out, rest = process.communicate(timeout=TIMEOUT)
+        assert process.returncode == 130
+        (made,) = codespaces
+        assert out == f"{made}\n"
+        assert "Waiting for GitHub's answer" in rest
+        assert f"Kept codespace {made}" in rest
 
     def test_ctrl_c_without_a_terminal_keeps_and_names_it(self, own_account, codespaces):
         own_account.faults.set("build-step", status="running")
@@ -263,9 +305,26 @@ class TestQuestions:
         assert made.devcontainer_path == ".devcontainer/gpu/devcontainer.json"
         assert (made.idle_timeout_minutes, made.display_name) == (60, "Tea pot")
 
-    def test_a_repository_is_searched_for(self, codespaces, add):
+    @pytest.mark.e2e
+    def test_from_the_questions_to_a_kernel(self, own_account, codespaces, home):
+        with asked(REPOSITORY, "--connect") as terminal:
+            terminal.wait_for("octocat pays for it")
+            terminal.wait_for("$1.44 an hour")
+            terminal.type(ENTER)
+            terminal.wait_for("octocat pays.")
+            terminal.type(ENTER)
+            terminal.wait_for("postCreateCommand succeeded.")
+            terminal.wait_for("Where to find them")
+            assert terminal.wait() == 0
+        (made,) = codespaces.values()
+        assert (made.machine_type.name, made.state.value) == ("basicLinux32gb", "Available")
+        written = [spec.read_text() for spec in (home / "jupyter" / "kernels").glob("*/kernel.json")]
+        assert any('"python3"' in text for text in written)
+        assert all(made.name in text for text in written)
+
+    def test_a_repository_is_searched_for(self, codespaces, add, tmp_path):
         add("acme/tools")
-        with asked("--no-wait", *MACHINE) as terminal:
+        with asked("--no-wait", *MACHINE, cwd=tmp_path) as terminal:
             terminal.wait_for("Another one")
             terminal.type(2 * DOWN + ENTER)
             terminal.wait_for("or words?")
@@ -279,10 +338,29 @@ class TestQuestions:
             assert terminal.wait() == 1
         assert not codespaces
 
-    def test_ctrl_c_in_a_question_creates_nothing(self, codespaces):
-        with asked(REPOSITORY) as terminal:
-            terminal.wait_for("Machine type?")
-            terminal.type(CTRL_C)
+    def test_a_long_list_is_filtered_by_typing(self, codespaces, add):
+        add("acme/busy", branches=("main", *(f"topic-{number}" for number in range(20))))
+        with asked("acme/busy", *MACHINE, "--no-wait") as terminal:
+            terminal.wait_for("type to filter")
+            terminal.type("PIC-13")
+            terminal.wait_for("PIC-13")
+            terminal.type(ENTER)
+            terminal.wait_for("acme/busy at topic-13")
+            terminal.wait_for("Create it?")
+            terminal.type(ENTER)
+            assert terminal.wait() == 0
+        assert [made.ref for made in codespaces.values()] == ["topic-13"]
+
+    @pytest.mark.parametrize(
+        ("arguments", "question", "key"), [((REPOSITORY,), "Machine type?", CTRL_C), ((), "or words?", CTRL_D)]
+    )
+    def test_ctrl_c_in_a_question_creates_nothing(self, codespaces, tmp_path, arguments, question, key):
+        with asked(*arguments, cwd=tmp_path) as terminal:
+            if not arguments:
+                terminal.wait_for("Another one")
+                terminal.type(DOWN + ENTER)
+            terminal.wait_for(question)
+            terminal.type(key)
             terminal.wait_for("Nothing was created.")
             assert terminal.wait() == 130
             assert termios.tcgetattr(terminal.follower) == terminal.settings

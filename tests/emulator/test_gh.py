@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 
+import httpx
 import pytest
 
 from codespace_kernels.emulator import ThreadedEmulator
+from tests.terminals import Terminal
 
 from .conftest import Gh, WaitFor
 
@@ -108,6 +110,29 @@ def test_create_with_an_unknown_machine_is_refused_by_gh(gh: Gh):
 def test_default_permissions_need_no_grant(gh: Gh, emulator: ThreadedEmulator):
     emulator.faults.set("permissions")
     assert gh("create", "-R", HELLO, "-m", "basicLinux32gb", "--default-permissions").returncode == 0
+
+
+def test_permissions_that_are_granted_meanwhile(gh: Gh, emulator: ThreadedEmulator):
+    emulator.faults.set("permissions")
+    environment = {name: text for name, text in gh.environment.items() if name != "GH_PROMPT_DISABLED"}
+    command = [
+        "env",
+        "-u",
+        "GH_PROMPT_DISABLED",
+        gh.program,
+        "codespace",
+        "create",
+        "-R",
+        HELLO,
+        "-m",
+        "basicLinux32gb",
+    ]
+    with Terminal(command, **environment) as terminal:
+        terminal.wait_for("without authorizing")
+        httpx.post(f"{emulator.api_url}/{HELLO}/codespaces/allow_permissions", trust_env=False)
+        terminal.type("\r")
+        assert terminal.wait() == 0
+    assert len(emulator.account.codespaces) == 2
 
 
 def test_edit(gh: Gh, emulator: ThreadedEmulator, name: str):
