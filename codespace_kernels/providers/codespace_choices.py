@@ -191,7 +191,10 @@ def _narrowed(offers: list[MachineOffer], payer: Payer) -> list[str]:
             "of whoever pays asks for more."
         )
     if payer.kind == "Organization" and cores[-1] < _USUAL_CORES:
-        notes.append(f"Your organisation {payer.login}, which pays, allows at most {cores[-1]} cores here.")
+        notes.append(
+            f"Your organisation {payer.login}, which pays, offers machines of at most {cores[-1]} cores here, probably "
+            "by its policy."
+        )
     return notes
 
 
