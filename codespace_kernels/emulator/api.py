@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import hashlib
 import json
 import re
+import time
 import uuid
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from tornado.httputil import url_concat
+from tornado.httputil import format_timestamp, url_concat
 from tornado.web import RequestHandler
 
-from codespace_kernels.emulator.refusals import ApiError, not_found, rate_limited, refusal_of_faults
+from codespace_kernels.emulator.refusals import (
+    ApiError,
+    not_found,
+    rate_limited,
+    refusal_of_faults,
+    version_retired,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -27,6 +35,9 @@ if TYPE_CHECKING:
 
 API_VERSIONS = ("2022-11-28", "2026-03-10")
 """REST versions in existence; the first is the one for requests that name none."""
+
+SUNSET_SECONDS = 90 * 86400.0
+"""From now to the end of a version that the fault `api-version` calls deprecated."""
 
 
 @dataclasses.dataclass
@@ -85,6 +96,7 @@ class ApiHandler(RequestHandler):
 
     def prepare(self) -> None:
         """Refuse what GitHub would refuse before it looks at the request's aim."""
+        self._tell_faults()
         self._check_version()
         self._check_token()
         self._count()
@@ -106,13 +118,24 @@ class ApiHandler(RequestHandler):
         version = self.request.headers.get("X-GitHub-Api-Version") or API_VERSIONS[0]
         if version not in API_VERSIONS:
             retired = re.fullmatch(r"\d{4}-\d\d-\d\d", version) and version < API_VERSIONS[0]
-            known = ", ".join(API_VERSIONS)
-            raise ApiError(
-                410 if retired else 400,
-                f"The API version {version!r} is {'no longer' if retired else 'not'} supported. Supported: {known}.",
-                documentation="/about-the-rest-api/api-versions",
-            )
+            raise version_retired(version, API_VERSIONS, 410 if retired else 400)
+        fault = self.faults.take("api-version", "")
+        if fault and fault.options["how"] == "retired":
+            raise version_retired(version, [known for known in API_VERSIONS if known != version])
+        if fault:
+            self.keep_header("Deprecation", http_date(0))
+            self.keep_header("Sunset", http_date(SUNSET_SECONDS))
         self.keep_header("X-GitHub-Api-Version-Selected", version)
+
+    def _tell_faults(self) -> None:
+        """Set what faults put into the headers of an answer that is no refusal."""
+        if fault := self.faults.take("clock", ""):
+            self.keep_header("Date", http_date(float(fault.options["seconds"])))
+        if fault := self.faults.take("token-expiration", ""):
+            end = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=float(fault.options["seconds"]))
+            self.keep_header("GitHub-Authentication-Token-Expiration", f"{end:%Y-%m-%d %H:%M:%S} UTC")
+        if self.faults.take("sso-partial", "", self.operation):
+            self.keep_header("X-GitHub-SSO", "partial-results; organizations=4711")
 
     def _check_token(self) -> None:
         scheme, _, value = self.request.headers.get("Authorization", "").partition(" ")
@@ -251,6 +274,11 @@ class ApiHandler(RequestHandler):
             self.set_header(name, value)
         self.set_header("Content-Type", "application/json; charset=utf-8")
         self.finish(json.dumps(error.body))
+
+
+def http_date(seconds_ahead: float) -> str:
+    """Give a moment, counted from now, as HTTP headers have it."""
+    return format_timestamp(time.time() + seconds_ahead)
 
 
 class NotFoundHandler(ApiHandler):

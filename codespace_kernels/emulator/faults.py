@@ -33,7 +33,7 @@ class FaultKind:
 OPERATIONS = (
     "list", "get", "get-internal", "create", "start", "stop", "patch", "delete", "codespace-machines",
     "repository", "repository-list", "new", "devcontainers", "machines", "permissions-check", "contents",
-    "branches", "user-repositories", "search-repositories", "user", "rate-limit", "other",
+    "branches", "user-repositories", "search-repositories", "user", "rate-limit", "meta", "other",
 )  # fmt: skip
 """What a request to the REST API does; `get-internal` is the form with `internal=true`."""
 
@@ -65,6 +65,17 @@ KINDS: dict[str, FaultKind] = {
         {"status": ("running", "succeeded", "failed")},
     ),
     "sso": FaultKind("403 with an X-GitHub-SSO address", _ON),
+    "sso-partial": FaultKind("answers leave an organisation out that wants single sign-on, and say so", _ON),
+    "token-expiration": FaultKind("the token expires after this many seconds, and answers say so", {"seconds": 3600.0}),
+    "api-version": FaultKind(
+        "the REST version that clients ask for is retired (410), or will be at a date that answers name",
+        {"how": "retired"},
+        {"how": ("retired", "deprecated")},
+    ),
+    "clock": FaultKind("the Date of answers is this many seconds ahead", {"seconds": 3600.0}),
+    "network-names": FaultKind(
+        "`GET /meta` says that codespaces need these names, separated by commas", {"names": "codespaces.invalid"}
+    ),
     "rate-limit": FaultKind(
         "the primary or secondary limit is used up; times are in seconds, retry_after=-1 sends no such header",
         {"limit": "primary", "status": 403, "retry_after": -1, "reset_in": 60, **_ON},
@@ -83,6 +94,13 @@ KINDS: dict[str, FaultKind] = {
     "unsaved-changes": FaultKind("the clone has uncommitted changes and unpushed commits"),
     "no-sshd": FaultKind("the image has no SSH server"),
     "no-jupyter": FaultKind("the image has no Jupyter"),
+    "no-agent": FaultKind("nothing listens on the port of the codespace's services"),
+    "host-key": FaultKind(
+        "the tunnel publishes another host key than its host has, or none",
+        {"publishes": "other"},
+        {"publishes": ("other", "none")},
+    ),
+    "relay-refusal": FaultKind("the relay answers with this status", {"status": 403}),
     "relay-drop": FaultKind("open relays are cut at once; new ones get through"),
     "relay-blackhole": FaultKind("open relays stay open but carry nothing, until cleared"),
     "token-expired": FaultKind("the tunnel tokens have expired"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import errno
 import logging
 import socket
 import sys
@@ -157,6 +158,8 @@ class Machine:
             OSError: Nobody listens there.
         """
         if port == codespace_rpc.PORT:
+            if self._faults.take("no-agent", self.spec.name):
+                raise ConnectionRefusedError(errno.ECONNREFUSED, "the services do not listen")
             return socket.create_connection(self._services.address, timeout=5)
         if port == sshd.PORT and self._sshd is not None:
             return socket.create_connection(self._sshd.address, timeout=5)

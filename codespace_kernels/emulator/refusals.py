@@ -92,6 +92,16 @@ def _sso(fault: Fault, base: str) -> ApiError:
     )
 
 
+def version_retired(version: str, known: Sequence[str], status: int = 410) -> ApiError:
+    """Give the answer for a REST version that is no more, or never was (400)."""
+    return ApiError(
+        status,
+        f"The API version {version!r} is {'no longer' if status == 410 else 'not'} supported. "
+        f"Supported: {', '.join(known)}.",
+        documentation="/about-the-rest-api/api-versions",
+    )
+
+
 def _server_error(fault: Fault, base: str) -> ApiError:
     status = int(fault.options["status"])
     # The description gives 503, and only that, a body with a `code`.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from codespace_kernels.emulator.api import ApiHandler
 from codespace_kernels.emulator.bodies import apply_patch, parse_create
@@ -286,6 +287,19 @@ class RateLimitHandler(ApiHandler):
         self.send({"resources": {"core": core, "search": core}, "rate": core})
 
 
+class MetaHandler(ApiHandler):
+    """`/meta`: addresses and names that GitHub's services use; GitHub gives it without a token, too."""
+
+    accepted_scopes = ""
+
+    def get(self) -> None:
+        """Give the names; of what this machine emulates there is one, and it is no pattern such as `*.github.com`."""
+        own = urlsplit(self.base).hostname
+        fault = self.faults.take("network-names", "")
+        names = str(fault.options["names"]).split(",") if fault else [own]
+        self.send({"verifiable_password_authentication": False, "domains": {"website": [own], "codespaces": names}})
+
+
 def refuse_while_pending(codespace: Codespace) -> None:
     """Refuse everything but deletion while an operation is pending.
 
@@ -307,6 +321,7 @@ ROUTES: list[tuple[str, type[ApiHandler], Operations]] = [
     (r"/user/repos", UserRepositoriesHandler, {"GET": "user-repositories"}),
     (r"/search/repositories", SearchRepositoriesHandler, {"GET": "search-repositories"}),
     (r"/rate_limit", RateLimitHandler, {"GET": "rate-limit"}),
+    (r"/meta", MetaHandler, {"GET": "meta"}),
     (r"/user/codespaces", UserCodespacesHandler, {"GET": "list", "POST": "create"}),
     (_NAME, CodespaceHandler, {"GET": "get", "PATCH": "patch", "DELETE": "delete"}),
     (_NAME + "/start", CodespaceStartHandler, {"POST": "start"}),

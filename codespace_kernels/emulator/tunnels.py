@@ -5,6 +5,7 @@ The HTTP side of it is in `tunnels_api`.
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import hashlib
 import logging
@@ -24,6 +25,9 @@ CLUSTER_ID = "127"
 """A client puts `{clusterId}.` before the service's host unless the host begins so: 127.0.0.1 does."""
 
 CONNECT, MANAGE_PORTS = "connect", "manage:ports"
+
+_OTHER_KEY = base64.b64encode(b"\0\0\0\x0bssh-ed25519\0\0\0 " + bytes(32)).decode()
+"""The form of a key, which no host has."""
 
 TOKEN_LIFETIME = 24 * 3600.0
 """Seconds. The real lifetime for codespaces is not known; a day was seen on another product's token."""
@@ -182,6 +186,18 @@ class TunnelService:
         if self._faults.take("token-expired", tunnel.codespace):
             raise TokenError("The token has expired.")
         return scopes
+
+    def published_keys(self, tunnel: Tunnel, host: TunnelHost) -> list[str]:
+        """Give the host keys that the service publishes; under the fault `host-key` another one, or none."""
+        fault = self._faults.get("host-key", tunnel.codespace)
+        if fault is None:
+            return [host.public_key]
+        return [] if fault.options["publishes"] == "none" else [_OTHER_KEY]
+
+    def relay_refusal(self, tunnel: Tunnel) -> int:
+        """Give the status with which the relay refuses a client; 0 where it does not."""
+        fault = self._faults.take("relay-refusal", tunnel.codespace)
+        return int(fault.options["status"]) if fault else 0
 
     def open_relay(self, tunnel: Tunnel, stream: RelayStream) -> None:
         """Give a new relay connection to the tunnel's host."""

@@ -110,7 +110,7 @@ class _TunnelHandler(_ApiHandler):
             "id": f"{host.host_id}-relay",
             "connectionMode": "TunnelRelay",
             "hostId": host.host_id,
-            "hostPublicKeys": [host.public_key],
+            "hostPublicKeys": self.service.published_keys(tunnel, host),
             "portUriFormat": f"https://{tunnel.codespace}-{{port}}.app.github.dev/",
             "clientRelayUri": f"{relay}{_RELAY_PATH}/{tunnel.tunnel_id}",
         }
@@ -166,6 +166,8 @@ class _RelayHandler(_Handler):
 
     def get(self, tunnel_id: str) -> None:
         tunnel = self.authorize(tunnel_id, {CONNECT})
+        if refusal := self.service.relay_refusal(tunnel):
+            self.problem(HTTPStatus(refusal), "The relay does not take this client.")
         if tunnel.host is None:
             self.problem(HTTPStatus.NOT_FOUND, "No host is connected to the tunnel.")
         protocol, response = negotiate(self.request.uri or "/", self.request.headers.get_all())

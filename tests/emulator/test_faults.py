@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from email.utils import parsedate_to_datetime
+
 import httpx
 import pytest
 
@@ -192,3 +194,30 @@ def test_no_tunnel(emulator, api, name, wait_for):
     assert api.get(f"/user/codespaces/{name}").status_code == 200
     emulator.faults.clear("no-tunnel")
     assert api.get(url).json()["connection"]
+
+
+def test_what_answers_say_beside_themselves(emulator, api):
+    plain = api.get("/user/codespaces").headers
+    emulator.faults.set("sso-partial", on="list")
+    emulator.faults.set("token-expiration", seconds=60)
+    emulator.faults.set("clock", seconds=7200)
+    emulator.faults.set("api-version", how="deprecated")
+    headers = api.get("/user/codespaces").headers
+    assert headers["X-GitHub-SSO"].startswith("partial-results; organizations=")
+    assert headers["GitHub-Authentication-Token-Expiration"].endswith(" UTC")
+    ahead = parsedate_to_datetime(headers["Date"]) - parsedate_to_datetime(plain["Date"])
+    assert ahead.total_seconds() >= 7200
+    assert parsedate_to_datetime(headers["Sunset"]) > parsedate_to_datetime(headers["Deprecation"])
+    assert "X-GitHub-SSO" not in api.get("/user").headers
+
+
+def test_a_retired_version(emulator, api):
+    emulator.faults.set("api-version")
+    assert api.get("/user").status_code == 410
+    assert api.get("/user", headers={"X-GitHub-Api-Version": "2026-03-10"}).status_code == 410
+
+
+def test_network_names(emulator, api):
+    assert api.get("/meta").json()["domains"]["codespaces"] == ["127.0.0.1"]
+    emulator.faults.set("network-names", names="one.invalid,two.invalid")
+    assert api.get("/meta").json()["domains"]["codespaces"] == ["one.invalid", "two.invalid"]
