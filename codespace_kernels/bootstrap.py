@@ -47,7 +47,6 @@ echo 'codespace-kernels: {{"result": "'$r'"}}'
 """
 
 _BOOTSTRAP = """
-b="$HOME/{data}/{digest}/bundle.zip"
 try() {{
   p=$(command -v "$1") || return
   "$p" -c "import sys; sys.exit(sys.version_info < (3, 8))" </dev/null >/dev/null 2>&1 || return
@@ -234,8 +233,16 @@ async def _upload(connection: Connection, progress: Progress) -> None:
 async def _run_script(
     connection: Connection, arguments: list[str], progress: Progress
 ) -> tuple[dict[str, Any], Stream | None]:
-    words = " ".join(map(shlex.quote, arguments))
-    return await _run(connection, _BOOTSTRAP.format(data=_DATA, digest=make_bundle().digest, arguments=words), progress)
+    return await _run(connection, f'b="$HOME/{make_bundle().path}"\n{python_script(arguments)}', progress)
+
+
+def python_script(arguments: list[str]) -> str:
+    """Give the shell script that runs the bundle, the zip that its variable `b` names, by a Python of the workspace.
+
+    Args:
+        arguments: Of `remote.bootstrap`.
+    """
+    return _BOOTSTRAP.format(arguments=" ".join(map(shlex.quote, arguments)))
 
 
 async def _run(connection: Connection, script: str, progress: Progress) -> tuple[dict[str, Any], Stream | None]:
@@ -282,7 +289,7 @@ class _ReportReader:
                 self.rest += data
                 continue
             self.rest = rest
-            report = _parse(line)
+            report = parse_report(line)
             if report is not None:
                 yield report
             else:
@@ -294,7 +301,8 @@ class _ReportReader:
             raise RemoteServerError("The workspace's shell writes so much that our script cannot be heard.")
 
 
-def _parse(line: bytes) -> dict[str, Any] | None:
+def parse_report(line: bytes) -> dict[str, Any] | None:
+    """Give what a line of our script reports; None for anything else that a shell writes."""
     if not line.startswith(_MARK):
         return None
     try:

@@ -121,7 +121,7 @@ def display_name(target: Target, remote: RemoteKernelSpec, workspace: Workspace,
     return free[0] if free else names[-1]
 
 
-def _programs() -> str:
+def programs() -> str:
     """Give the folder of the launcher; where it cannot be found, the likeliest, for the error to name."""
     folders = platforms.program_folders()
     file = platforms.program_file(ARGV[0])
@@ -142,7 +142,7 @@ def spec_content(target: Target, remote: RemoteKernelSpec, shown: str, repositor
         "language": "python" if remote.language.lower() == "python" else remote.language,
         "interrupt_mode": "message",
         # The launcher is found by PATH: an absolute path into an environment makes VS Code take it for a Python.
-        "env": {**target.to_env(), "PATH": f"{_programs()}{os.pathsep}${{PATH}}"},
+        "env": {**target.to_env(), "PATH": f"{programs()}{os.pathsep}${{PATH}}"},
         "metadata": metadata,
     }
 

@@ -24,11 +24,13 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 API_VERSION = "2022-11-28"
-_HEADERS = {
+HEADERS = {
     "Accept": "application/vnd.github+json",
     "X-GitHub-Api-Version": API_VERSION,
     "User-Agent": f"codespace-kernels/{__version__}",
 }
+"""What every request says of itself, but for the token."""
+
 _TIMEOUT = httpx.Timeout(connect=10.0, read=60.0, write=30.0, pool=60.0)
 """Seconds. GitHub gives the creation of a codespace about 10 s before it answers 202, so reading is patient."""
 
@@ -69,7 +71,7 @@ class GitHubClient:
         self._etags = EtagCache()
         self._deprecation_told = False
         self._http = httpx.AsyncClient(
-            headers=_HEADERS,
+            headers=HEADERS,
             timeout=_TIMEOUT,
             transport=transport,
             # A proxy has nothing to do with an emulator on this machine.

@@ -320,8 +320,12 @@ class CodespacesProvider:
             self._ways.remove(way)
 
     def _pin(self, name: str) -> str:
-        """Give the name under which a host key is pinned: names of codespaces are unique within a GitHub only."""
-        return f"{name} at {self._client.account.api_url}"
+        return pin_name(name, self._client.account)
+
+
+def pin_name(name: str, account: Account) -> str:
+    """Give the name under which a host key is pinned: names of codespaces are unique within a GitHub only."""
+    return f"{name} at {account.api_url}"
 
 
 def workspace_of(codespace: Codespace) -> Workspace:

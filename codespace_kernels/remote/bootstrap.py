@@ -13,7 +13,7 @@ import sys
 import zipfile
 from typing import Any, Dict, List, Optional, Sequence
 
-from . import environments, install, places, report, server
+from . import environments, examination, install, places, report, server
 
 LOCK_SECONDS = 600.0
 """Another script may be installing; the client gives up earlier if it wants to."""
@@ -40,6 +40,9 @@ def _parse(argv: Optional[Sequence[str]]) -> argparse.Namespace:
     ensure.add_argument("--idle-timeout", type=float, default=600.0)
     ensure.add_argument("--keep", type=float, default=86400.0)
     ensure.add_argument("--timeout", type=float, default=60.0)
+    examine = verbs.add_parser("examine")
+    examine.set_defaults(run=_examine)
+    examine.add_argument("--digest", default="")
     ipykernel = verbs.add_parser("install-ipykernel")
     ipykernel.set_defaults(run=_install_ipykernel)
     ipykernel.add_argument("python")
@@ -49,6 +52,10 @@ def _parse(argv: Optional[Sequence[str]]) -> argparse.Namespace:
 def _install_ipykernel(arguments: argparse.Namespace) -> None:
     install.install_ipykernel(arguments.python, environments.login_environment().get("PATH", ""))
     report.result("installed", python=arguments.python)
+
+
+def _examine(arguments: argparse.Namespace) -> None:
+    report.result("examined", **examination.examine(workspace_folder(""), arguments.digest))
 
 
 def _ensure(arguments: argparse.Namespace) -> None:
@@ -73,7 +80,7 @@ class _Search:
         report.progress("server", "Looking for Jupyter in the workspace")
         self._environment = environments.login_environment()
         self._path = self._environment.get("PATH", os.defpath)
-        folder = _workspace_folder(arguments.folder)
+        folder = workspace_folder(arguments.folder)
         self._found = environments.find_environments(folder, self._path)
         self._options = server.Options(folder, arguments.idle_timeout, arguments.keep, bundle_path(), arguments.timeout)
         self._failures: List[str] = []
@@ -129,7 +136,7 @@ class _Search:
         return text + (" Too old: jupyter_server %s." % ", ".join(old) if old else "")
 
 
-def _workspace_folder(wanted: str) -> str:
+def workspace_folder(wanted: str) -> str:
     """Give the folder to serve: the one that was asked for, the codespace's clone, or the home."""
     if wanted:
         return os.path.join(os.path.expanduser("~"), os.path.expanduser(wanted))

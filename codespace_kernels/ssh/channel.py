@@ -73,6 +73,10 @@ class ClientChannel(paramiko.Channel):
         """
         self._request("exec", True, command)
 
+    def request_subsystem(self, name: str) -> None:
+        """Ask for a subsystem such as `sftp`, without waiting for the answer; a refusal is as with `request_exec`."""
+        self._request("subsystem", True, name)
+
     def request_shell(self) -> None:
         """Ask for the user's shell, without waiting for the answer; a refusal is as with `request_exec`."""
         self._request("shell", True)

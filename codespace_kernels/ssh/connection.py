@@ -157,6 +157,18 @@ class SshConnection:
             channel.request_shell()
         return stream
 
+    async def open_subsystem(self, name: str, *, timeout: float = _CHANNEL_SECONDS) -> ChannelStream:
+        """Start a subsystem of the server, such as `sftp`; where it has none, the first read raises.
+
+        Raises:
+            WorkspaceConnectionError: The connection was lost or the channel was refused.
+            WaitTimeoutError: No channel in time.
+        """
+        channel = await self._session.open("session", what="an SSH session channel", timeout=timeout)
+        stream = ChannelStream(channel, _log_stderr)
+        channel.request_subsystem(name)
+        return stream
+
     async def _start(self, command: str, on_stderr: Callable[[bytes], None], timeout: float) -> ChannelStream:
         channel = await self._session.open("session", what="an SSH session channel", timeout=timeout)
         self._had_command = True

@@ -82,7 +82,7 @@ class HostKeyPins:
             HostKeyError: It is not the pinned one, and the way there was not verified.
         """
         seen = PinnedKey(self._workspace, key.get_name(), key.asbytes())
-        pinned = self._read()
+        pinned = self.pinned()
         if pinned is None:
             logger.info("host key of %s pinned: %s", self._workspace, seen.fingerprint)
         elif pinned.key == seen.key:
@@ -105,7 +105,12 @@ class HostKeyPins:
         if self._notify is not None:
             self._notify(notice)
 
-    def _read(self) -> PinnedKey | None:
+    def pinned(self) -> PinnedKey | None:
+        """Give the key that is pinned; None where there is none yet. Blocks for a moment.
+
+        Raises:
+            HostKeyError: The file cannot be used.
+        """
         try:
             data = json.loads(self._path.read_bytes())
             if data["version"] != VERSION:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable
 
+    import paramiko
+
     from codespace_kernels.connection import CompletedCommand, Session, Stream
     from codespace_kernels.progress import Progress
     from codespace_kernels.ssh.keys import UserKey
@@ -112,29 +114,46 @@ async def connect_codespace(
     key = await run_blocking("the SSH key", _KEY_SECONDS, load_or_create_user_key)
     tunnel = await open_tunnel(properties, progress, keepalive=keepalive)
     try:
-        return CodespaceConnection(tunnel, await _log_in(tunnel, key, name, progress, keepalive))
+        loop = asyncio.get_running_loop()
+        pins = HostKeyPins(
+            name,
+            verified_tunnel=tunnel.verified,
+            notify=lambda notice: call_in_loop(loop, progress, ProgressEvent("ssh", notice)),
+        )
+        return CodespaceConnection(tunnel, await log_in(tunnel, key, pins.check, progress, keepalive=keepalive))
     except BaseException:
         await tunnel.close()
         raise
 
 
-async def _log_in(
-    tunnel: Tunnel, key: UserKey, name: str, progress: Progress, keepalive: KeepaliveOptions
+async def log_in(
+    tunnel: Tunnel,
+    key: UserKey,
+    check_host_key: Callable[[paramiko.PKey], None],
+    progress: Progress,
+    *,
+    keepalive: KeepaliveOptions = KeepaliveOptions(),  # noqa: B008  (frozen)
 ) -> SshConnection:
+    """Have the SSH server of a codespace started and log in, through a tunnel that is open.
+
+    Args:
+        tunnel: Closed with the session.
+        key: The user's own; the codespace accepts it from now on.
+        check_host_key: See `SshConnection.connect`.
+        progress: Told of each step.
+        keepalive: When a silent peer is given up.
+
+    Raises:
+        NoSshServerError, HostKeyError, SshError, WaitTimeoutError: As `connect_codespace`.
+    """
     progress(ProgressEvent("ssh", "Starting the codespace's SSH server"))
     server = await _start_ssh_server(tunnel, key)
     progress(ProgressEvent("ssh", f"Logging in as {server.user}"))
-    loop = asyncio.get_running_loop()
-    pins = HostKeyPins(
-        name,
-        verified_tunnel=tunnel.verified,
-        notify=lambda notice: call_in_loop(loop, progress, ProgressEvent("ssh", notice)),
-    )
     return await SshConnection.connect(
         await tunnel.open_port(server.port),
         username=server.user,
         key=key.private,
-        check_host_key=pins.check,
+        check_host_key=check_host_key,
         description=f"dev tunnel + SSH as {server.user}",
         keepalive=keepalive,
         release=tunnel.close,

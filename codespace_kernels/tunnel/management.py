@@ -112,8 +112,12 @@ class TunnelManagement:
             TunnelError: It cannot be reached, or the tunnel has no host.
             WaitTimeoutError: No answer in time.
         """
+        return TunnelEndpoint.from_json(await self.describe())
+
+    async def describe(self) -> dict[str, Any]:
+        """Read the tunnel object with its ports, as the service gives it. Raises as `get_endpoint` does."""
         response = await self._send("GET", self._path, "to describe the tunnel", params={"includePorts": "true"})
-        return TunnelEndpoint.from_json(_json_object(response))
+        return _json_object(response)
 
     async def get_port(self, port: int) -> dict[str, Any] | None:
         """Read a port; None where the tunnel does not have it. Raises as `get_endpoint` does."""

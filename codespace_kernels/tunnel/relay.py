@@ -157,7 +157,7 @@ def _connect(address: WebSocketURI, context: ssl.SSLContext, timeout: float) -> 
     else:
         connection = http.client.HTTPConnection(host, port, timeout=timeout)
     if proxy:
-        connection.set_tunnel(address.host, address.port, _proxy_headers(proxy))
+        connection.set_tunnel(address.host, address.port, proxy_headers(proxy))
     connection.connect()
     assert connection.sock is not None
     return connection.sock
@@ -187,7 +187,8 @@ def proxy_for(host: str, *, secure: bool) -> urllib.parse.SplitResult | None:
     return parsed
 
 
-def _proxy_headers(proxy: urllib.parse.SplitResult) -> dict[str, str]:
+def proxy_headers(proxy: urllib.parse.SplitResult) -> dict[str, str]:
+    """Give the headers with which a proxy is asked, the login that stands in its address among them."""
     if proxy.username is None:
         return {}
     login = f"{urllib.parse.unquote(proxy.username)}:{urllib.parse.unquote(proxy.password or '')}"

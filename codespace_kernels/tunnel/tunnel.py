@@ -79,6 +79,11 @@ class Tunnel:
         """Done when the tunnel has ended; the result is the reason, a sentence. Do not cancel it."""
         return self._closed
 
+    @property
+    def offered_ports(self) -> frozenset[int]:
+        """The ports that the host has announced to this session."""
+        return self._session.ports
+
     async def open_port(self, port: int, *, timeout: float = PORT_SECONDS) -> ChannelWire:
         """Connect to a port of the codespace's loopback interface; the result is a wire for an SSH session.
 
