@@ -35,6 +35,7 @@ VERBS = {
     "ssh": "open a shell in a codespace, or run a command there",
     "logs": "show how a codespace's container was made",
     "open": "open a codespace's page in the browser",
+    "doctor": "find out what keeps kernels in codespaces from working, and what mends it",
     "quit": "end the broker, the process that holds every connection",
     "emulator": "codespaces that run on this machine, in place of an account",
 }
