@@ -40,8 +40,9 @@ def address_in(info: Path) -> str:
 class FrontEnd:
     """A front end's server, started as a person starts it."""
 
-    def __init__(self, module: str, folder: Path) -> None:
+    def __init__(self, module: str, folder: Path, *options: str) -> None:
         self.module = module
+        self._options = options
         self._folder = folder
         self.root = folder / "root"
         self.root.mkdir()
@@ -55,7 +56,8 @@ class FrontEnd:
         # The page then has `jupyterapp`: what the front end knows of its kernel.
         expose = {"jupyterlab": "LabApp", "notebook": "JupyterNotebookApp"}[module]
         command = [sys.executable, "-m", module, "--no-browser", "--allow-root", "--ServerApp.port=0",
-                   f"--{expose}.expose_app_in_browser=True", f"--ServerApp.root_dir={self.root}"]  # fmt: skip
+                   f"--{expose}.expose_app_in_browser=True", f"--ServerApp.root_dir={self.root}",
+                   *self._options]  # fmt: skip
         env = {**os.environ, "JUPYTER_TOKEN": TOKEN, "JUPYTER_CONFIG_DIR": str(folder / "config")}
         self._log = (folder / "server.log").open("wb")
         self._process = subprocess.Popen(command, env=env, stderr=self._log)
