@@ -4,3 +4,8 @@ This file is also uploaded into codespaces beside `link` and `remote`: it import
 """
 
 __version__ = "0.1.0.dev0"
+
+
+def _jupyter_labextension_paths() -> "list[dict[str, str]]":
+    """Tell `jupyter labextension develop` where the panel is when it is built."""
+    return [{"src": "labextension", "dest": "codespace-kernels"}]

@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 import traceback
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from codespace_kernels import __version__, platforms
 from codespace_kernels.errors import CodespaceKernelsError
@@ -90,7 +90,7 @@ def build_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version, and what it was built without")
     parser.add_argument("--debug", action="store_true", help="log what is done to stderr, and show tracebacks")
     verbs = parser.add_subparsers(metavar="VERB", required=True)
     wanted = _wanted(arguments)
@@ -100,6 +100,18 @@ def build_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
         else:
             verbs.add_parser(verb, help=summary)
     return parser
+
+
+class _Version(argparse.Action):
+    """Prints the version; on stderr, whether the front end of JupyterLab is missing."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from codespace_kernels.lab.front_end import advice
+
+        print(f"{parser.prog} {__version__}")
+        if missing := advice():
+            print(missing, file=sys.stderr)
+        parser.exit()
 
 
 def _wanted(arguments: Sequence[str]) -> str:
