@@ -23,6 +23,7 @@ or two sentences. JupyterLab shows `str(exception)` as it is; VS Code shows the 
     ├── WorkspaceError
     │   ├── WorkspaceNotFoundError
     │   ├── WorkspaceStoppedError
+    │   ├── WorkspaceNotCreatedError
     │   └── WorkspaceFailedError      a state that no waiting will mend
     ├── WorkspaceConnectionError              the way to a workspace
     │   ├── TunnelError
@@ -153,6 +154,10 @@ class WorkspaceNotFoundError(WorkspaceError):
 
 class WorkspaceStoppedError(WorkspaceError):
     """The workspace is stopped and this request may not start it."""
+
+
+class WorkspaceNotCreatedError(WorkspaceError):
+    """No workspace is like the recipe, and this request may not make the one that its kernelspec allows."""
 
 
 class WorkspaceFailedError(WorkspaceError):

@@ -138,7 +138,7 @@ class CodespaceProvisioner(KernelProvisionerBase):
             info = await asyncio.wait_for(asyncio.wrap_future(self._handle.ready), self.start_timeout)
         except TimeoutError:
             raise WaitTimeoutError.after(
-                f"kernel {target.kernel} in {target.workspace}",
+                f"kernel {target.kernel} in {target.place}",
                 self.start_timeout,
                 "Look at `codespace-kernels status`, or raise CodespaceProvisioner.start_timeout.",
             ) from None

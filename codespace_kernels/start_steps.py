@@ -10,9 +10,10 @@ if TYPE_CHECKING:
 BAR_WIDTH = 8
 """Characters."""
 
-_START, _CONNECT, _SERVER, _KERNEL = "start", "connect", "server", "kernel"
+_CREATE, _START, _CONNECT, _SERVER, _KERNEL = "create", "start", "connect", "server", "kernel"
 
 _STEPS = {
+    _CREATE: "preparing",
     "stop": "starting",
     "busy": "starting",
     "queue": "starting",

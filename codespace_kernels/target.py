@@ -1,4 +1,4 @@
-"""Which kernel of which workspace of which account a kernelspec means.
+"""Which kernel of which workspace, or of which kind of workspace, of which account a kernelspec means.
 
 A front end knows a spec by name only; VS Code runs its `argv` with the spec's `env`. So the target stands in `env`, as
 variables whose names begin with `CODESPACE_KERNELS_`. None of them is secret: tokens are found by account, at run time.
@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from codespace_kernels.errors import SettingsError
+from codespace_kernels.recipe import Recipe
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -57,20 +58,22 @@ class Account:
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """One kernelspec of one workspace.
+    """One kernelspec of one workspace, or of any workspace that a recipe describes.
 
     Attributes:
         account: Whose.
-        workspace: The provider's own name of the workspace (a codespace's `name`).
+        workspace: The provider's own name of the workspace (a codespace's `name`); empty where there is a recipe.
         kernel: Name of the kernelspec there; empty where only the workspace is meant.
         transport: `auto`, `tunnel` or `gh`: how to reach the workspace. It makes no other target.
         wake: One of `WAKES`. It makes no other target.
         language: Of the kernelspec there; empty where it is not known.
         on_close: One of `ON_CLOSES`. It makes no other target.
         keep_hours: Hours without work for which a kernel is kept, where `on_close` says so. It makes no other target.
+        recipe: What the workspace is like; None where it is named.
 
     Raises:
-        SettingsError: `wake` is none of `WAKES`, `on_close` none of `ON_CLOSES`, or `keep_hours` is not above 0.
+        SettingsError: `wake` is none of `WAKES`, `on_close` none of `ON_CLOSES`, `keep_hours` is not above 0, or both a
+            workspace and a recipe are given.
     """
 
     account: Account
@@ -81,6 +84,7 @@ class Target:
     language: str = dataclasses.field(default="", compare=False)
     on_close: str = dataclasses.field(default=SHUTDOWN, compare=False)
     keep_hours: float = dataclasses.field(default=KEEP_HOURS, compare=False)
+    recipe: Recipe | None = None
 
     def __post_init__(self) -> None:
         """Check what a person may have written by hand."""
@@ -90,6 +94,23 @@ class Target:
             raise SettingsError(f"{ENV_PREFIX}ON_CLOSE is {self.on_close!r}; it can be {', '.join(ON_CLOSES)}.")
         if not self.keep_hours > 0:
             raise SettingsError(f"{ENV_PREFIX}KEEP_HOURS is {self.keep_hours:g}; it must be above 0.")
+        if self.workspace and self.recipe is not None:
+            raise SettingsError(f"{ENV_PREFIX}WORKSPACE and {ENV_PREFIX}REPOSITORY are both given; give one of them.")
+
+    @property
+    def place(self) -> str:
+        """The workspace's name, or what the recipe says, for people."""
+        return self.workspace if self.recipe is None else self.recipe.title
+
+    @property
+    def key(self) -> str:
+        """A name for dictionaries and files that hold something for each target, stable over runs."""
+        place = self.workspace if self.recipe is None else f"recipe {self.recipe.key}"
+        return f"{self.account.key}/{place}/{self.kernel}"
+
+    def at(self, workspace: str) -> Target:
+        """Give the target that means the same kernel in a workspace by name."""
+        return dataclasses.replace(self, workspace=workspace, recipe=None)
 
     def to_env(self) -> dict[str, str]:
         """Give the variables that stand in a spec's `env`."""
@@ -104,6 +125,7 @@ class Target:
             "LANGUAGE": self.language,
             "ON_CLOSE": self.on_close if self.on_close != SHUTDOWN else "",
             "KEEP_HOURS": f"{self.keep_hours:g}" if self.keep_hours != KEEP_HOURS else "",
+            **(self.recipe.to_env() if self.recipe is not None else {}),
         }
         return {ENV_PREFIX + name: value for name, value in values.items() if value}
 
@@ -114,25 +136,38 @@ class Target:
         Raises:
             SettingsError: Workspace or kernel is not named there, or a value is unknown.
         """
-        names = ("PROVIDER", "API_URL", "LOGIN", "WORKSPACE", "KERNEL", "TRANSPORT", "WAKE", "LANGUAGE", "ON_CLOSE")
-        values = {name: env.get(ENV_PREFIX + name, "") for name in names}
-        missing = [ENV_PREFIX + name for name in ("WORKSPACE", "KERNEL") if not values[name]]
+        values = {name.removeprefix(ENV_PREFIX): text for name, text in env.items() if name.startswith(ENV_PREFIX)}
+        recipe = Recipe.from_env(values)
+        needed = ("WORKSPACE", "KERNEL") if recipe is None else ("KERNEL",)
+        missing = [ENV_PREFIX + name for name in needed if not values.get(name)]
         if missing:
             raise SettingsError(
                 f"The kernelspec does not say where its kernel runs ({' and '.join(missing)} missing from its env). "
                 "Write it anew with `codespace-kernels connect`."
             )
-        account = Account(values["PROVIDER"] or "github", values["API_URL"] or DEFAULT_API_URL, values["LOGIN"])
+        provider, api_url = values.get("PROVIDER") or "github", values.get("API_URL") or DEFAULT_API_URL
         return cls(
-            account,
-            values["WORKSPACE"],
+            Account(provider, api_url, values.get("LOGIN", "")),
+            values.get("WORKSPACE", ""),
             values["KERNEL"],
-            values["TRANSPORT"] or "auto",
-            values["WAKE"] or ON_RUN,
-            values["LANGUAGE"],
-            values["ON_CLOSE"] or SHUTDOWN,
-            _hours(env.get(ENV_PREFIX + "KEEP_HOURS", "")),
+            values.get("TRANSPORT") or "auto",
+            values.get("WAKE") or ON_RUN,
+            values.get("LANGUAGE", ""),
+            values.get("ON_CLOSE") or SHUTDOWN,
+            _hours(values.get("KEEP_HOURS", "")),
+            recipe,
         )
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Target:
+        """Rebuild from `dataclasses.asdict`.
+
+        Raises:
+            KeyError, TypeError: Not of that form.
+        """
+        recipe = data.get("recipe")
+        values = {"account": Account(**data["account"]), "recipe": None if recipe is None else Recipe.from_json(recipe)}
+        return cls(**{**data, **values})
 
 
 def _hours(text: str) -> float:

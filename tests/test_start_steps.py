@@ -11,6 +11,7 @@ STARTS = {
     "running": (["tunnel", "ssh", "server", "kernel"], ["1/3", "1/3", "2/3", "3/3"]),
     "stopped": (["queue", "start", "ssh", "install", "kernel"], ["1/5", "2/5", "3/5", "4/5", "5/5"]),
     "first build": (["queue", "build", "start", "kernel"], ["1/5", "2/6", "3/6", "6/6"]),
+    "creation": (["find", "create", "queue", "build", "start"], ["1/5", "2/6", "3/7", "4/7"]),
     "stopping": (["stop", "queue", "start"], ["1/5", "2/6", "3/6"]),
 }
 
@@ -23,7 +24,8 @@ def lines_of(*stages: str) -> list[str]:
 @pytest.mark.parametrize("name", STARTS)
 def test_steps_are_counted(name):
     stages, numbers = STARTS[name]
-    assert [line.split("(step ")[1].split(",")[0] for line in lines_of(*stages)] == numbers
+    counted = [line for line in lines_of(*stages) if "(step " in line]
+    assert [line.split("(step ")[1].split(",")[0] for line in counted] == numbers
 
 
 @pytest.mark.parametrize("name", STARTS)
@@ -34,6 +36,8 @@ def test_the_bar_never_goes_back(name):
     for stage in STARTS[name][0]:
         steps.take(ProgressEvent(stage, ""))
         bars.append(steps.bar)
+    # What is looked for first is no step.
+    bars = [bar for bar in bars if bar]
     assert bars[0] == "□" * BAR_WIDTH
     assert bars == sorted(bars, key=lambda bar: bar.count("■"))
     assert {len(bar) for bar in bars} == {BAR_WIDTH}

@@ -17,12 +17,15 @@ import tornado.web
 from codespace_kernels.broker.loopback import NONCE_DIGITS, PROOF_PATH
 from codespace_kernels.broker.protocol import API, Access, KernelRequest, as_known_error
 from codespace_kernels.errors import BrokerError, CodespaceKernelsError, SettingsError
+from codespace_kernels.recipe import Recipe
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
     from codespace_kernels.broker.broker import Broker
     from codespace_kernels.broker.kernels import BrokerKernel
     from codespace_kernels.broker.loopback import Guard
-    from codespace_kernels.progress import ProgressEvent
+    from codespace_kernels.progress import Progress, ProgressEvent
 
 log = logging.getLogger(__name__)
 
@@ -164,34 +167,45 @@ class QuitHandler(ApiHandler):
 
 
 class WorkspaceHandler(ApiHandler):
-    """`POST /v1/workspaces/connect` (a stream), `POST /v1/workspaces/disconnect` and `POST /v1/workspaces/stop`.
+    """`POST /v1/workspaces/connect` and `…/find` (streams), `POST /v1/workspaces/disconnect` and `…/stop`.
 
-    Each takes `access` and `workspace`. `stop` refuses, naming the kernels that would end, unless `end_kernels` says
-    that they may.
+    Each takes `access`, all but `find` a `workspace`. `stop` refuses, naming the kernels that would end, unless
+    `end_kernels` says that they may.
     """
 
     async def post(self, action: str) -> None:
         """Answer."""
         body = self.body()
         access = Access.from_json(body["access"])
-        name = str(body["workspace"])
         with self.broker.in_use():
             if action == "disconnect":
-                self.finish(await self.broker.disconnect(access, name))
+                self.finish(await self.broker.disconnect(access, str(body["workspace"])))
             elif action == "stop":
-                self.finish(await self.broker.stop(access, name, end_kernels=body.get("end_kernels") is True))
+                may_end = body.get("end_kernels") is True
+                self.finish(await self.broker.stop(access, str(body["workspace"]), end_kernels=may_end))
+            elif action == "find":
+                recipe = Recipe.from_json(body["recipe"])
+                create, join = bool(body.get("create")), bool(body.get("join"))
+                await self._stream(
+                    lambda report: self.broker.find(access, recipe, create=create, join=join, progress=report)
+                )
             else:
-                await self._connect(access, name, body)
+                await self._connect(access, str(body["workspace"]), body)
 
     async def _connect(self, access: Access, name: str, body: dict[str, Any]) -> None:
+        start, install = bool(body.get("start", True)), str(body.get("install_ipykernel") or "")
+        await self._stream(
+            lambda report: self.broker.connect(access, name, start=start, install_ipykernel=install, progress=report)
+        )
+
+    async def _stream(self, make: Callable[[Progress], Coroutine[Any, Any, dict[str, Any]]]) -> None:
+        """Do long work; write its progress and its result."""
         progress: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
 
         def report(event: ProgressEvent) -> None:
             progress.put_nowait({"event": "progress", "progress": event.to_json()})
 
-        start, install = bool(body.get("start", True)), str(body.get("install_ipykernel") or "")
-        connect = self.broker.connect(access, name, start=start, install_ipykernel=install, progress=report)
-        work = asyncio.create_task(connect)
+        work = asyncio.create_task(make(report))
         await self._relay(progress, work)
         if not self.gone.is_set():
             failure = work.exception()
@@ -296,7 +310,7 @@ def make_app(broker: Broker, guard: Guard | None = None) -> tornado.web.Applicat
             (f"/{API}/status", StatusHandler, context),
             (f"/{API}/watch", WatchHandler, context),
             (f"/{API}/quit", QuitHandler, context),
-            (f"/{API}/workspaces/(connect|disconnect|stop)", WorkspaceHandler, context),
+            (f"/{API}/workspaces/(connect|disconnect|find|stop)", WorkspaceHandler, context),
             (f"/{API}/kernels", KernelsHandler, context),
             (f"/{API}/kernels/([0-9a-f-]+)/(interrupt|restart|shutdown)", KernelActionHandler, context),
             (f"/{API}/kernels/([0-9a-f-]+)/connection", KernelConnectionHandler, context),

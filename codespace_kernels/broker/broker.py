@@ -14,9 +14,11 @@ from codespace_kernels.bridge import guessed_kernel_info
 from codespace_kernels.broker.accounts import Accounts
 from codespace_kernels.broker.kept import KeptKernel, KeptKernels, is_same_notebook
 from codespace_kernels.broker.kernel_infos import KernelInfos
+from codespace_kernels.broker.kernel_place import KernelPlace
 from codespace_kernels.broker.kernels import BrokerKernel
 from codespace_kernels.broker.ledger import Ledger, key_of, ledger_path
 from codespace_kernels.broker.lookout import Lookout
+from codespace_kernels.broker.recipes import Recipes
 from codespace_kernels.broker.usage import UsageMeter
 from codespace_kernels.broker.watchers import Watchers
 from codespace_kernels.broker.workspaces import ACTIVITY_INTERVAL, SessionState, WorkspaceSession
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
     from codespace_kernels.broker.protocol import Access, KernelRequest
     from codespace_kernels.progress import Progress
+    from codespace_kernels.recipe import Recipe
     from codespace_kernels.remote_kernel import RemoteKernelSpec
     from codespace_kernels.target import Account
 
@@ -56,6 +59,7 @@ class Broker:
         self.watchers = Watchers(self.status)
         self.kept = KeptKernels(lambda kernel: self._forget_session(kernel.session))
         self.sessions: dict[tuple[str, str], WorkspaceSession] = {}
+        self._recipes = Recipes()
         self._accounts = accounts or Accounts()
         self._infos = KernelInfos(state_dir() / "kernel-infos.json")
         self._ledger = Ledger(ledger_path())
@@ -107,11 +111,33 @@ class Broker:
 
     def _kernels_of(self, key: tuple[str, str]) -> list[BrokerKernel | KeptKernel]:
         session = self.sessions.get(key)
-        return [kernel for kernel in (*self.kernels.values(), *self.kept) if kernel.session is session]
+        kernels = (*self.kernels.values(), *self.kept)
+        return [kernel for kernel in kernels if session is not None and kernel.session is session]
 
     def _workspace_lost(self, key: tuple[str, str], reason: str) -> None:
         for kernel in self._kernels_of(key):
             kernel.workspace_lost(reason)
+
+    async def find(
+        self, access: Access, recipe: Recipe, *, create: bool, join: bool, progress: Progress
+    ) -> dict[str, Any]:
+        """Find a workspace of a recipe: `workspace` (None where there is none), `created`, and how many `others` fit.
+
+        Args:
+            access: Whose.
+            recipe: What it is like.
+            create: Whether one is made where there is none and the recipe allows it.
+            join: Whether the end of a creation that is under way is waited for.
+            progress: Hears of the steps.
+
+        Raises:
+            CodespaceKernelsError: It cannot be looked for, or not be made; says why.
+        """
+        provider = self._accounts.provider(access)
+        if create and recipe.may_create:
+            return (await self._recipes.have(access.account, provider, recipe, progress)).to_json()
+        found = await self._recipes.find(access.account, provider, recipe, progress, join=join)
+        return found.to_json() if found is not None else {"workspace": None, "created": False, "others": 0}
 
     async def connect(
         self, access: Access, name: str, *, start: bool, install_ipykernel: str, progress: Progress
@@ -230,12 +256,20 @@ class Broker:
         """Make a kernel for a handle; the caller starts and ends it."""
         if (kept := self.kept.get(request.take)) is not None:
             request = dataclasses.replace(request, target=kept.request.target, session=kept.notebook)
-        session = self.session(request.access, request.target.workspace)
-        provider = self._accounts.provider(request.access)
-        kernel = BrokerKernel(request, session, provider, emit, self._infos, self.kept)
+        kernel = BrokerKernel(request, self._place(request), emit, self._infos, self.kept)
         self.kernels[kernel.kernel_id] = kernel
         self.watchers.changed()
         return kernel
+
+    def _place(self, request: KernelRequest) -> KernelPlace:
+        return KernelPlace(
+            request.target,
+            self._accounts.provider(request.access),
+            self._recipes,
+            session_of=lambda name: self.session(request.access, name),
+            left=self._forget_session,
+            changed=self.watchers.changed,
+        )
 
     async def remove_kernel(self, kernel: BrokerKernel) -> None:
         """Keep or end a kernel whose handle is gone."""
@@ -246,7 +280,8 @@ class Broker:
             await kernel.end()
         finally:
             self.kernels.pop(kernel.kernel_id, None)
-            self._forget_session(kernel.session)
+            if kernel.session is not None:
+                self._forget_session(kernel.session)
 
     async def _keep(self, kernel: KeptKernel) -> None:
         target, notebook = kernel.request.target, kernel.notebook
@@ -302,7 +337,7 @@ class Broker:
         ends = [kernel.end() for kernel in self.kernels.values()]
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(15):
-                await asyncio.gather(*ends, self.kept.close(), return_exceptions=True)
+                await asyncio.gather(*ends, self.kept.close(), self._recipes.close(), return_exceptions=True)
         self.kernels.clear()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(10):

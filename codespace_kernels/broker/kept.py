@@ -107,6 +107,7 @@ class KeptKernel:
         return {
             "id": self.kernel_id,
             **self.session.place_json(),
+            "recipe": self.request.target.recipe.title if self.request.target.recipe is not None else "",
             "kernel": self.request.target.kernel,
             "state": state,
             "since": self.since,

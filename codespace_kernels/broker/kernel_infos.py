@@ -40,11 +40,11 @@ class KernelInfos:
 
     def get(self, target: Target) -> dict[str, Any] | None:
         """Give the content of the reply; None for a kernel that never answered."""
-        return self._infos.get(_key(target))
+        return self._infos.get(target.key)
 
     def put(self, target: Target, content: dict[str, Any]) -> bool:
         """Remember a reply; tells whether it says something new, so that `save` is of use."""
-        key = _key(target)
+        key = target.key
         if self._infos.get(key) == content or not _is_sound(content) or len(json.dumps(content)) > MAX_BYTES:
             return False
         self._infos.pop(key, None)
@@ -84,10 +84,6 @@ class KernelInfos:
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             log.info("%s is not used: %r", self._path, error)
             return {}
-
-
-def _key(target: Target) -> str:
-    return f"{target.account.key}/{target.workspace}/{target.kernel}"
 
 
 def _is_sound(content: Any) -> bool:

@@ -7,8 +7,14 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from codespace_kernels.bridge import WaitingState
+from codespace_kernels.broker.kernel_place import May
 from codespace_kernels.broker.protocol import as_known_error
-from codespace_kernels.errors import CodespaceKernelsError, WorkspaceConnectionError, WorkspaceStoppedError
+from codespace_kernels.errors import (
+    CodespaceKernelsError,
+    WorkspaceConnectionError,
+    WorkspaceNotCreatedError,
+    WorkspaceStoppedError,
+)
 from codespace_kernels.start_steps import LONG_STAGES, StartSteps
 from codespace_kernels.target import NEVER
 
@@ -24,52 +30,56 @@ STAND_IN_AFTER = 10.0
 """Seconds after which a kernel that still starts is stood in for: front ends give up after 60."""
 
 
+NOT_RUNNING = (WorkspaceStoppedError, WorkspaceNotCreatedError)
+"""There is no running workspace, and the attempt was not allowed to change that."""
+
+
 class KernelStart:
     """Starts one kernel, again and again where it has to be, with one attempt at a time.
 
     Args:
         bridge: Of the kernel; stands in until the remote kernel is attached to it.
-        start_remote: Starts the remote kernel and attaches it; told whether a stopped workspace may be started.
+        start_remote: Starts the remote kernel and attaches it; told what it may do to have a running workspace.
         kernel_info: Gives what the stand-in says of the kernel.
         wake: The spec's policy.
-        workspace: Its name, for people.
+        workspace: Gives its name, for people.
         failed: Called with an error that no cell could be told.
     """
 
     def __init__(
         self,
         bridge: KernelBridge,
-        start_remote: Callable[[bool], Coroutine[Any, Any, None]],
+        start_remote: Callable[[May], Coroutine[Any, Any, None]],
         kernel_info: Callable[[], Mapping[str, Any]],
         *,
         wake: str,
-        workspace: str,
+        workspace: Callable[[], str],
         failed: Callable[[CodespaceKernelsError], None],
     ) -> None:
         self._bridge = bridge
         self._start_remote = start_remote
         self._kernel_info = kernel_info
-        self._may_wake = wake != NEVER
+        self._may_at_run = May.CONNECT if wake == NEVER else May.CREATE
         self._workspace = workspace
         self._failed = failed
         self._attempt: asyncio.Task[None] | None = None
-        self._attempt_wakes = False
+        self._attempt_may = May.CONNECT
         self._not_running = asyncio.Event()
         self._last_step: ProgressEvent | None = None
         self._steps = StartSteps()
 
-    async def launch(self, *, start_workspace: bool, may_stand_in: bool = True) -> None:
+    async def launch(self, may: May, *, may_stand_in: bool = True) -> None:
         """Start the remote kernel; return when it runs, or is left to the stand-in, as nobody knows how long it takes.
 
         Args:
-            start_workspace: Whether a stopped workspace is started without waiting for a run.
+            may: What is done for the workspace without waiting for a run.
             may_stand_in: Whether the stand-in may take over while workspace and kernel start.
 
         Raises:
             CodespaceKernelsError: The workspace runs or cannot be looked at, and the kernel did not start.
         """
         self._not_running.clear()
-        attempt = self._begin(start_workspace=start_workspace)
+        attempt = self._begin(may)
         if not may_stand_in:
             await asyncio.wait({attempt})
         # A workspace that runs may still need minutes, for its first Jupyter server say.
@@ -80,7 +90,7 @@ class KernelStart:
         finally:
             asleep.cancel()
             standing_in.cancel()
-        if attempt.done() and not isinstance(_error_of(attempt), WorkspaceStoppedError):
+        if attempt.done() and not isinstance(_error_of(attempt), NOT_RUNNING):
             self._attempt = None
             attempt.result()
         else:
@@ -90,7 +100,7 @@ class KernelStart:
     def run_waits(self) -> None:
         """Start the kernel for a cell that waits, and its workspace where the spec allows it."""
         if self._attempt is None:
-            self._begin(start_workspace=self._may_wake).add_done_callback(self._ended)
+            self._begin(self._may_at_run).add_done_callback(self._ended)
         self._tell()
 
     def progressed(self, event: ProgressEvent) -> bool:
@@ -105,7 +115,7 @@ class KernelStart:
         return True
 
     def _tell(self) -> None:
-        doing = self._last_step.message if self._last_step else f"Waiting for {self._workspace}"
+        doing = self._last_step.message if self._last_step else f"Waiting for {self._workspace()}"
         self._bridge.tell_waiting(WaitingState(doing, self._steps.bar, self._steps.outlook))
 
     def abandon(self) -> asyncio.Task[None] | None:
@@ -122,11 +132,11 @@ class KernelStart:
         if attempt is not None:
             await asyncio.gather(attempt, return_exceptions=True)
 
-    def _begin(self, *, start_workspace: bool) -> asyncio.Task[None]:
+    def _begin(self, may: May) -> asyncio.Task[None]:
         self._last_step = None
         self._steps = StartSteps()
-        self._attempt_wakes = start_workspace
-        self._attempt = asyncio.create_task(self._start_remote(start_workspace))
+        self._attempt_may = may
+        self._attempt = asyncio.create_task(self._start_remote(may))
         return self._attempt
 
     def _stand_in(self) -> None:
@@ -140,13 +150,13 @@ class KernelStart:
         self._attempt = None
         if error is None:
             return
-        stopped = isinstance(error, WorkspaceStoppedError)
-        if stopped and self._may_wake and not self._attempt_wakes:
+        asleep = isinstance(error, NOT_RUNNING)
+        if asleep and self._attempt_may < self._may_at_run:
             # It was tried without being asked for; a cell may have come to wait meanwhile.
             if self._bridge.has_waiting_runs:
                 self.run_waits()
             return
-        if not self._bridge.fail_waiting(error) and not stopped:
+        if not self._bridge.fail_waiting(error) and not asleep:
             self._failed(error)
 
 

@@ -12,22 +12,22 @@ from typing import TYPE_CHECKING, Any
 from codespace_kernels.bridge import KernelBridge, Ports, guessed_kernel_info
 from codespace_kernels.broker.connection_files import remove_left_over
 from codespace_kernels.broker.kept import KeptKernel
+from codespace_kernels.broker.kernel_place import May
 from codespace_kernels.broker.kernel_start import KernelStart
 from codespace_kernels.broker.protocol import SHUT_DOWN
-from codespace_kernels.broker.workspaces import PATIENT_START_TIMEOUT
 from codespace_kernels.errors import CodespaceKernelsError, KernelError, KernelNotFoundError
 from codespace_kernels.progress import ProgressEvent
 from codespace_kernels.remote_kernel import KernelState
-from codespace_kernels.target import KEEP, ON_OPEN, ON_RUN
+from codespace_kernels.target import KEEP, NEVER, ON_OPEN
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from codespace_kernels.broker.kept import KeptKernels
     from codespace_kernels.broker.kernel_infos import KernelInfos
+    from codespace_kernels.broker.kernel_place import KernelPlace
     from codespace_kernels.broker.protocol import KernelRequest
     from codespace_kernels.broker.workspaces import WorkspaceSession
-    from codespace_kernels.providers.base import Provider
     from codespace_kernels.remote_kernel import RemoteKernel
 
 log = logging.getLogger(__name__)
@@ -41,8 +41,7 @@ class BrokerKernel:
 
     Args:
         request: What the front end wants.
-        session: Of the workspace.
-        provider: Of the account.
+        place: Where it runs.
         emit: Takes each event for the handle's stream.
         infos: What kernels said of themselves.
         kept: The kernels that nobody holds.
@@ -51,19 +50,17 @@ class BrokerKernel:
     def __init__(
         self,
         request: KernelRequest,
-        session: WorkspaceSession,
-        provider: Provider,
+        place: KernelPlace,
         emit: Callable[[dict[str, Any]], None],
         infos: KernelInfos,
         kept: KeptKernels,
     ) -> None:
         self.kernel_id = str(uuid.uuid4())
         self.request = request
-        self.session = session
         self.state = "waiting"
         self.since = time.time()
         self.notebook = request.session
-        self._provider = provider
+        self._place = place
         self._emit = emit
         self._bridge: KernelBridge | None = None
         self._remote: RemoteKernel | None = None
@@ -75,6 +72,11 @@ class BrokerKernel:
         self._named = asyncio.Event()
         self._may_take_back = True
         self._start: KernelStart | None = None
+
+    @property
+    def session(self) -> WorkspaceSession | None:
+        """Of its workspace; None while that is not known."""
+        return self._place.session
 
     @property
     def busy(self) -> bool:
@@ -100,14 +102,19 @@ class BrokerKernel:
             )
             self._emit({"event": "bound", "kernel_id": self.kernel_id, "connection_info": self.connection_info()})
             self._start = self._make_start(self._bridge)
-            wakes = (ON_OPEN, ON_RUN) if request.runs_at_once else (ON_OPEN,)
-            await self._start.launch(
-                start_workspace=request.target.wake in wakes, may_stand_in=not request.runs_at_once
-            )
+            await self._start.launch(self._may_at_open, may_stand_in=not request.runs_at_once)
             self._emit({"event": "ready", "connection_info": self.connection_info()})
         except BaseException:
             await self.end()
             raise
+
+    @property
+    def _may_at_open(self) -> May:
+        """What opening the notebook may do; what is opened to run something at once counts as run."""
+        wake = self.request.target.wake
+        if self.request.runs_at_once and wake != NEVER:
+            return May.CREATE
+        return May.START if wake == ON_OPEN else May.CONNECT
 
     def _make_start(self, bridge: KernelBridge) -> KernelStart:
         return KernelStart(
@@ -115,13 +122,14 @@ class BrokerKernel:
             self._start_remote,
             self._kernel_info,
             wake=self.request.target.wake,
-            workspace=self.session.name,
+            workspace=lambda: self._place.name,
             failed=lambda error: self._emit({"event": "notice", "message": str(error)}),
         )
 
     def _kernel_info(self) -> dict[str, Any]:
         target = self.request.target
-        return self._infos.get(target) or guessed_kernel_info(target.language, self.session.name)
+        known = self._infos.get(target) or self._infos.get(self._place.target)
+        return known or guessed_kernel_info(target.language, self._place.name)
 
     def connection_info(self) -> dict[str, Any]:
         """Give the connection info of the local sockets, JSON-safe."""
@@ -131,15 +139,13 @@ class BrokerKernel:
         key = info["key"]
         return {**info, "key": key.decode() if isinstance(key, bytes) else key}
 
-    async def _start_remote(self, start_workspace: bool) -> None:
+    async def _start_remote(self, may: May) -> None:
         if await self._took_back():
             return
-        host = await self.session.connected(
-            self._provider, self._progress, start=start_workspace, timeout=PATIENT_START_TIMEOUT
-        )
+        session, host = await self._place.connected(may, self._progress)
         name = self.request.target.kernel
-        self._progress(ProgressEvent("kernel", f"Starting kernel {name} in {self.session.name}"))
-        folder = self.request.place.folder_in(self.session.repository)
+        self._progress(ProgressEvent("kernel", f"Starting kernel {name} in {session.name}"))
+        folder = self.request.place.folder_in(session.repository)
         start = asyncio.create_task(
             # Each start is another kernel there: the one before may still have to be ended.
             host.start_kernel(name, kernel_id=str(uuid.uuid4()), env=self.request.env, folder=folder)
@@ -148,7 +154,7 @@ class BrokerKernel:
             self._remote = await asyncio.shield(start)
         except asyncio.CancelledError:
             # The front end is gone, and the start cannot be called back: what it gives must not be left running.
-            self.session.run_in_background(_end_when_started(start))
+            session.run_in_background(_end_when_started(start))
             raise
         assert self._bridge is not None
         self._bridge.attach(self._remote)
@@ -167,7 +173,9 @@ class BrokerKernel:
             self._bridge.show_earlier(kept.unattended)
             await kept.end()
             return False
-        log.info("kernel %s in %s is taken back by %s", kept.kernel_id, self.session.name, self.kernel_id)
+        # Of a recipe another workspace may be the best by now.
+        self._place.move(kept.session)
+        log.info("kernel %s in %s is taken back by %s", kept.kernel_id, kept.session.name, self.kernel_id)
         self._remote = kept.unattended.kernel
         self._bridge.take_back(kept.unattended, self._kernel_info())
         self._become(kept.unattended.activity.state)
@@ -198,7 +206,7 @@ class BrokerKernel:
     async def interrupt(self) -> None:
         """Interrupt the kernel, or the wait for it."""
         if self._bridge is None or self.state == "dead":
-            raise KernelError(f"The kernel in {self.session.name} is not running. Restart it.")
+            raise KernelError(f"The kernel in {self._place.name} is not running. Restart it.")
         await self._bridge.interrupt()
 
     async def restart(self) -> None:
@@ -236,11 +244,11 @@ class BrokerKernel:
         self._bridge.detach()
         self._out_of_reach.clear()
         await self._start.close()
-        if remote is not None:
+        if remote is not None and self.session is not None:
             # It is dead, and only has to be forgotten there, or it hears of this when the way to it is mended.
             self.session.run_in_background(self._end_there(remote))
         self._become("waiting")
-        await self._start.launch(start_workspace=False)
+        await self._start.launch(May.CONNECT)
 
     async def shutdown(self, reason: str = "") -> None:
         """End the remote kernel and tell the handle; the local sockets stay for a restart.
@@ -262,13 +270,14 @@ class BrokerKernel:
         """
         keeps = self.request.target.on_close == KEEP and self.notebook and self.state != "dead"
         async with self._changing:
-            if not keeps or self._bridge is None or self._remote is None:
+            session = self.session
+            if not keeps or self._bridge is None or self._remote is None or session is None:
                 return None
             unattended = self._bridge.leave()
             if unattended is None:
                 return None
             self._remote = None
-        return KeptKernel(self.kernel_id, self.request, self.session, self.notebook, unattended)
+        return KeptKernel(self.kernel_id, self.request, session, self.notebook, unattended)
 
     async def end(self) -> None:
         """End everything of this kernel: remote process and local sockets."""
@@ -300,7 +309,7 @@ class BrokerKernel:
             await remote.shutdown()
         except CodespaceKernelsError as error:
             # The remote server ends kernels that nobody holds; the user has nothing to do about it.
-            log.warning("kernel %s: not ended in %s: %s", self.kernel_id, self.session.name, error)
+            log.warning("kernel %s: not ended in %s: %s", self.kernel_id, self._place.name, error)
         await remote.close()
 
     def workspace_lost(self, reason: str) -> None:
@@ -326,7 +335,7 @@ class BrokerKernel:
     def notebook_named(self, path: str) -> None:
         """Hear which notebook the front end works on (see `bridge.BridgeOwner`)."""
         self.notebook = self.notebook or path
-        self.session.changed()
+        self._place.changed()
         self._named.set()
 
     def shutdown_requested(self, *, restart: bool, session: str) -> None:
@@ -345,7 +354,7 @@ class BrokerKernel:
     def kernel_state_changed(self, state: KernelState, reason: str) -> None:
         """Hear how the remote kernel fares (see `bridge.BridgeOwner`)."""
         if state is KernelState.DEAD:
-            self._died(reason or f"The kernel in {self.session.name} died.")
+            self._died(reason or f"The kernel in {self._place.name} died.")
         elif state is KernelState.RECONNECTING:
             self._become("reconnecting")
             self._out_of_reach.set()
@@ -359,7 +368,7 @@ class BrokerKernel:
         self._emit({"event": "notice", "message": reason})
 
     def _died(self, reason: str) -> None:
-        log.info("kernel %s in %s: %s", self.kernel_id, self.session.name, reason)
+        log.info("kernel %s in %s: %s", self.kernel_id, self._place.name, reason)
         self._become("dead")
         self._emit({"event": "dead", "reason": reason})
 
@@ -370,7 +379,7 @@ class BrokerKernel:
     def _become(self, state: str) -> None:
         if state != self.state:
             self.state, self.since = state, time.time()
-            self.session.changed()
+            self._place.changed()
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.create_task(work)
@@ -381,7 +390,7 @@ class BrokerKernel:
         """Give what `status` shows; no key, no credentials."""
         return {
             "id": self.kernel_id,
-            **self.session.place_json(),
+            **self._place.to_json(),
             "kernel": self.request.target.kernel,
             "state": self.state,
             "since": self.since,

@@ -139,10 +139,9 @@ class KernelRequest:
         Raises:
             KeyError, TypeError: Not of that form.
         """
-        target = dict(data["target"])
         values = {
             **data,
-            "target": Target(**{**target, "account": Account(**target["account"])}),
+            "target": Target.from_json(data["target"]),
             "access": Access.from_json(data["access"]),
             "place": ClonePlace.from_json(data.get("place") or {}),
         }

@@ -164,6 +164,19 @@ class Provider(Protocol):
             WorkspaceNotFoundError: None, or more than one (all are named).
         """
 
+    async def find(self, request: CreateRequest) -> Sequence[Workspace]:
+        """Find the workspaces that are like what `create(request)` makes. Costs no money and starts nothing.
+
+        Compared are repository, branch that is checked out, dev container and machine type; an empty branch or dev
+        container means the default one, an empty machine type any. The rest of the request is for new ones only.
+
+        Returns:
+            The best first: running before stopped ones, then those that were used last. Failed ones are left out.
+
+        Raises:
+            NotFoundError: There is no such repository.
+        """
+
     async def payer(self, request: CreateRequest) -> str:
         """Tell who would pay for `create(request)`: a login, empty where the provider does not say."""
 

@@ -33,6 +33,7 @@ from codespace_kernels.providers.codespace_choices import (
     suggested_repositories,
 )
 from codespace_kernels.providers.codespace_creation import checked_changes, create_codespace
+from codespace_kernels.providers.fitting import fitting
 from codespace_kernels.providers.prices import dollars_per_hour
 
 if TYPE_CHECKING:
@@ -128,6 +129,12 @@ class CodespacesProvider:
             with contextlib.suppress(NotFoundError):
                 return workspace_of(await self._api.get(name))
         return workspace_of(_chosen(await self._api.list_codespaces(), name))
+
+    async def find(self, request: CreateRequest) -> Sequence[Workspace]:
+        """Find codespaces that are like new ones; see `Provider.find`."""
+        default_branch = "" if request.ref else (await self._api.repository(request.repository)).default_branch
+        codespaces = await self._api.list_codespaces(request.repository)
+        return [workspace_of(codespace) for codespace in fitting(codespaces, request, default_branch)]
 
     # Life.
 
