@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from codespace_kernels.providers.base import Workspace
+    from codespace_kernels.recipe import Recipe
     from codespace_kernels.remote_kernel import RemoteKernelSpec
     from codespace_kernels.target import Account
 
@@ -70,19 +71,34 @@ def installed() -> dict[str, InstalledSpec]:
     return found
 
 
-def spec_name(target: Target, workspace: Workspace, taken: dict[str, InstalledSpec]) -> str:
+def spec_name(target: Target, places: Iterable[str], taken: dict[str, InstalledSpec]) -> str:
     """Give the folder name of a target's spec: `cs-octocat-ml-python3`.
 
-    A spec that is there for this target keeps its name, since notebooks remember it. Two codespaces of one repository
-    are told apart by the codespace's own name.
+    A spec that is there for this target keeps its name, since notebooks remember it.
+
+    Args:
+        target: What the spec means.
+        places: What its place may be called, the best first; the last one is numbered where all are taken.
+        taken: The specs that are there.
     """
     for name, other in taken.items():
         if other.target == target:
             return name
-    places = [workspace.repository or workspace.name, workspace.name]
-    places += [f"{workspace.name}-{number}" for number in range(2, len(taken) + 3)]
+    places = list(places)
+    places += [f"{places[-1]}-{number}" for number in range(2, len(taken) + 3)]
     names = (PREFIX + _slug(f"{place}-{target.kernel}") for place in places)
     return next(name for name in names if name not in taken)
+
+
+def _places(workspace: Workspace) -> list[str]:
+    """Two codespaces of one repository are told apart by the codespace's own name."""
+    return [workspace.repository or workspace.name, workspace.name]
+
+
+def _recipe_places(recipe: Recipe) -> list[str]:
+    short = f"{recipe.repository}-recipe"
+    named = [part for part in (recipe.branch, recipe.devcontainer_path, recipe.machine) if part]
+    return [short, "-".join([short, *named])]
 
 
 def display_names(remote: RemoteKernelSpec, workspace: Workspace) -> Iterator[str]:
@@ -102,6 +118,14 @@ def display_names(remote: RemoteKernelSpec, workspace: Workspace) -> Iterator[st
         yield f"{kernel} · {place} (codespace)"
 
 
+def recipe_display_names(remote: RemoteKernelSpec, recipe: Recipe) -> Iterator[str]:
+    """As `display_names` for a recipe: "Python 3 · octocat/ml (codespace: dev, largePremiumLinux)"."""
+    kernel = _IMPLEMENTATION.sub("", remote.display_name)
+    place = f"codespace: {recipe.details}" if recipe.details else "any codespace"
+    for shown in (kernel, f"{kernel} [{remote.name}]"):
+        yield f"{shown} · {recipe.repository} ({place})"
+
+
 def display_name(target: Target, remote: RemoteKernelSpec, workspace: Workspace, taken: Iterable[InstalledSpec]) -> str:
     """Give what pickers show: the first of `display_names` that no other spec has.
 
@@ -114,7 +138,8 @@ def display_name(target: Target, remote: RemoteKernelSpec, workspace: Workspace,
     others = [spec for spec in taken if spec.target != target]
     shown = {spec.shown for spec in others}
     has_sibling = any(
-        spec.repository == workspace.repository != "" and spec.target.workspace != workspace.name for spec in others
+        spec.repository == workspace.repository != "" and spec.target.workspace not in ("", workspace.name)
+        for spec in others
     )
     names = list(display_names(remote, workspace))
     free = [name for name in names[2 if has_sibling else 0 :] if name not in shown]
@@ -159,11 +184,27 @@ def write(workspace: Workspace, targets: dict[Target, RemoteKernelSpec]) -> dict
     taken = installed()
     written = {}
     for target, remote in targets.items():
-        name = spec_name(target, workspace, taken)
+        name = spec_name(target, _places(workspace), taken)
         shown = display_name(target, remote, workspace, taken.values())
         content = spec_content(target, remote, shown, workspace.repository)
         written[name] = _write_folder(name, content, remote.resources)
         taken[name] = InstalledSpec(target, workspace.repository, shown)
+    return written
+
+
+def write_recipe(targets: dict[Target, RemoteKernelSpec]) -> dict[str, Path]:
+    """Write a spec for each target of one recipe; see `write`."""
+    taken = installed()
+    written = {}
+    for target, remote in targets.items():
+        assert target.recipe is not None
+        name = spec_name(target, _recipe_places(target.recipe), taken)
+        others = {spec.shown for spec in taken.values() if spec.target != target}
+        names = list(recipe_display_names(remote, target.recipe))
+        shown = next((shown for shown in names if shown not in others), names[-1])
+        content = spec_content(target, remote, shown, target.recipe.repository)
+        written[name] = _write_folder(name, content, remote.resources)
+        taken[name] = InstalledSpec(target, target.recipe.repository, shown)
     return written
 
 
@@ -194,7 +235,7 @@ def remove(workspace: str, account: Account) -> list[str]:
     """Remove the specs of a workspace; give their names."""
     removed = []
     for name, spec in installed().items():
-        if spec.target.workspace == workspace and spec.target.account == account:
+        if spec.target.recipe is None and spec.target.workspace == workspace and spec.target.account == account:
             shutil.rmtree(kernels_dir() / name, ignore_errors=True)
             removed.append(name)
     return removed

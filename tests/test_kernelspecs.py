@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ from jupyter_client.kernelspec import KernelSpecManager
 from codespace_kernels import kernelspecs, platforms
 from codespace_kernels.errors import SettingsError
 from codespace_kernels.providers.base import Workspace, WorkspaceState
+from codespace_kernels.recipe import Recipe
 from codespace_kernels.remote_kernel import RemoteKernelSpec
 from codespace_kernels.target import Account, Target
 
@@ -221,3 +223,47 @@ def test_an_unknown_way_to_wake_names_the_known_ones():
     env = {"CODESPACE_KERNELS_WORKSPACE": "w", "CODESPACE_KERNELS_KERNEL": "k", "CODESPACE_KERNELS_WAKE": "always"}
     with pytest.raises(SettingsError, match=r"CODESPACE_KERNELS_WAKE.*'always'.*on-open, on-run, never"):
         Target.from_env(env)
+
+
+def write_recipe(recipe, *kernels):
+    return list(kernelspecs.write_recipe({Target(ACCOUNT, "", k.name, recipe=recipe): k for k in kernels or [PYTHON]}))
+
+
+def test_recipes_have_names_of_their_own():
+    (named,) = write(workspace())
+    (first,) = write_recipe(Recipe("octocat/ml"))
+    (second,) = write_recipe(Recipe("octocat/ml", "dev", machine="largePremiumLinux"))
+    (third,) = write_recipe(Recipe("octocat/ml", "dev/", machine="largePremiumLinux"))
+    assert [first, second, third] == [
+        "cs-octocat-ml-recipe-python3",
+        "cs-octocat-ml-recipe-dev-largepremiumlinux-python3",
+        "cs-octocat-ml-recipe-dev-largepremiumlinux-2-python3",
+    ]
+    assert shown([named, first, second]) == [
+        "Python 3 · octocat/ml (codespace)",
+        "Python 3 · octocat/ml (any codespace)",
+        "Python 3 · octocat/ml (codespace: dev, largePremiumLinux)",
+    ]
+    # A recipe is no codespace that others of the repository would have to be told apart from.
+    (named,) = write(workspace())
+    assert shown([named]) == ["Python 3 · octocat/ml (codespace)"]
+
+
+def test_a_recipe_that_is_allowed_to_create_keeps_its_name():
+    (name,) = write_recipe(Recipe("octocat/ml"))
+    assert write_recipe(Recipe("octocat/ml", location="WestEurope", may_create=True, payer="octocat")) == [name]
+    recipe = kernelspecs.installed()[name].target.recipe
+    assert (recipe.may_create, recipe.payer, recipe.location) == (True, "octocat", "WestEurope")
+
+
+def test_two_kernels_of_a_recipe_that_call_themselves_the_same():
+    other = dataclasses.replace(PYTHON, name="python312")
+    names = write_recipe(Recipe("octocat/ml"), PYTHON, other)
+    assert len(set(shown(names))) == 2
+
+
+def test_what_goes_with_a_codespace_leaves_recipes_alone():
+    (name,) = write_recipe(Recipe("octocat/ml"))
+    assert kernelspecs.remove("hello-abc", ACCOUNT) == []
+    assert kernelspecs.remove("", ACCOUNT) == []
+    assert set(kernelspecs.installed()) == {name}

@@ -125,7 +125,8 @@ def known_workspace(name: str, account: Account) -> str:
     Raises:
         WorkspaceNotFoundError: None, or more than one.
     """
-    specs = [spec for spec in kernelspecs.installed().values() if spec.target.account == account]
+    installed = kernelspecs.installed().values()
+    specs = [spec for spec in installed if spec.target.account == account and spec.target.recipe is None]
     names = {spec.target.workspace for spec in specs}
     names |= {entry["name"] for entry in broker_status()["workspaces"] if entry["api_url"] == account.api_url}
     if name in names:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from codespace_kernels import kernelspecs
 from codespace_kernels.broker.client import BrokerClient
+from codespace_kernels.cli import connect_recipe, terminal
 from codespace_kernels.cli import options as shared
-from codespace_kernels.cli import terminal
 from codespace_kernels.errors import KernelNotFoundError
 from codespace_kernels.progress import ProgressEvent
 from codespace_kernels.providers.base import Workspace
@@ -90,6 +90,7 @@ def add_parser(subparsers: Any) -> None:
         metavar="HOURS",
         help=f"how long such a kernel is kept after its last work (default: {KEEP_HOURS:g})",
     )
+    connect_recipe.add_options(parser)
     parser.set_defaults(func=run)
 
 
@@ -102,10 +103,12 @@ def _hours(text: str) -> float:
 
 def run(options: argparse.Namespace) -> int:
     """Connect to a codespace."""
+    connect_recipe.check(options)
+    if options.as_recipe:
+        return connect_recipe.run(options)
     access = shared.chosen_access(options)
     answer = ask_broker(access, options.name, start=not options.no_start, install_ipykernel=options.install_ipykernel)
-    policy = Policy(options.wake, options.on_close, options.keep_hours)
-    written = write_specs(access, answer, options.kernel, policy)
+    written = write_specs(access, answer, options.kernel, policy_of(options))
     if options.json:
         terminal.print_json(
             {
@@ -118,6 +121,11 @@ def run(options: argparse.Namespace) -> int:
     else:
         report(answer, written)
     return 0
+
+
+def policy_of(options: argparse.Namespace) -> Policy:
+    """Give what the options say of waking and of closing."""
+    return Policy(options.wake, options.on_close, options.keep_hours)
 
 
 def ask_broker(access: Access, name: str, *, start: bool = True, install_ipykernel: str = "") -> dict[str, Any]:
@@ -164,16 +172,17 @@ def write_specs(
         ): remote[name]
         for name in wanted or remote
     }
-    written = kernelspecs.write(workspace, targets)
-    return [
-        WrittenSpec(
-            name,
-            json.loads((folder / "kernel.json").read_text(encoding="utf-8"))["display_name"],
-            target.kernel,
-            folder,
-        )
-        for target, (name, folder) in zip(targets, written.items(), strict=True)
-    ]
+    return written_specs(kernelspecs.write(workspace, targets))
+
+
+def written_specs(folders: dict[str, Path]) -> list[WrittenSpec]:
+    """Describe kernelspecs that were written, by the folder of each."""
+    return [_written(name, folder) for name, folder in folders.items()]
+
+
+def _written(name: str, folder: Path) -> WrittenSpec:
+    spec = json.loads((folder / "kernel.json").read_text(encoding="utf-8"))
+    return WrittenSpec(name, spec["display_name"], Target.from_env(spec["env"]).kernel, folder)
 
 
 def check_kernels(workspace: str, known: Any, wanted: list[str], offers: list[str]) -> None:
@@ -197,9 +206,14 @@ def report(answer: dict[str, Any], written: list[WrittenSpec]) -> None:
     workspace = answer["workspace"]
     place = " ".join(part for part in (workspace["repository"], workspace["ref"]) if part)
     terminal.say(f"Connected to {workspace['name']}{f' ({place})' if place else ''} by {answer['connection']}.")
-    terminal.print_table(
-        ("NAME", "SHOWN AS", "KERNELSPEC"), [(spec.name, spec.display_name, str(spec.folder)) for spec in written]
-    )
+    print_specs(written)
     for offer in answer["offers"]:
         terminal.say(f"To have {offer} as a kernel, too, connect again with --install-ipykernel {offer}.")
     terminal.say(NEXT.format(name=written[0].name))
+
+
+def print_specs(written: list[WrittenSpec]) -> None:
+    """Say what was written."""
+    terminal.print_table(
+        ("NAME", "SHOWN AS", "KERNELSPEC"), [(spec.name, spec.display_name, str(spec.folder)) for spec in written]
+    )

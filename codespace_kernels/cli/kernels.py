@@ -82,7 +82,7 @@ def _row(kernel: dict[str, Any]) -> tuple[str, ...]:
     return (
         kernel["id"][:SHORT],
         kernel["kernel"],
-        kernel["workspace"],
+        kernel["workspace"] or kernel["recipe"],
         kernel["state"],
         held(kernel),
         kernel["session"],

@@ -149,7 +149,7 @@ def _usage(entry: dict[str, Any], *, busy: bool) -> tuple[str, ...]:
 
 def _kernel(entry: dict[str, Any]) -> tuple[str, ...]:
     state = f"{entry['state']}, kept" if entry["kept"] else entry["state"]
-    return entry["kernel"], entry["workspace"], state, _age(entry["since"]), entry["session"]
+    return entry["kernel"], entry["workspace"] or entry["recipe"], state, _age(entry["since"]), entry["session"]
 
 
 def _age(since: float) -> str:
