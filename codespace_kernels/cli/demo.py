@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from codespace_kernels.broker.protocol import Access
-from codespace_kernels.cli import connect, demo_place, terminal
+from codespace_kernels.cli import connect, demo_place, interrupts, terminal
 from codespace_kernels.cli import options as shared
 from codespace_kernels.errors import KernelError, SettingsError
 from codespace_kernels.github import account_from_environment
@@ -48,7 +48,7 @@ def add_parser(subparsers: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run the demo; whatever ends it, nothing is left running (but what `--keep` asks for)."""
     check_extra()
-    with demo_place.ended_like_ctrl_c():
+    with interrupts.ended_like_ctrl_c():
         if options.keep:
             with demo_place.emulator({}) as record:
                 name, specs = show(record.api_url)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import signal
 import subprocess
 import tempfile
 from pathlib import Path
@@ -16,18 +15,16 @@ from codespace_kernels.broker.client import BrokerClient
 from codespace_kernels.cli import terminal
 from codespace_kernels.cli.broker_status import end_broker
 from codespace_kernels.cli.disconnect import end_connection
+from codespace_kernels.cli.interrupts import undisturbed
 from codespace_kernels.emulator.daemon import start_in_background, stop
 from codespace_kernels.emulator.state import read_records
 from codespace_kernels.progress import ProgressEvent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import FrameType
 
     from codespace_kernels.broker.protocol import Access
     from codespace_kernels.emulator.state import EmulatorRecord
-
-INTERRUPTS = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
 
 
 @contextlib.contextmanager
@@ -137,32 +134,3 @@ def run_to_its_end(command: list[str], timeout: float) -> subprocess.CompletedPr
         if process is not None:
             with undisturbed(), process:
                 process.kill()
-
-
-@contextlib.contextmanager
-def undisturbed() -> Iterator[None]:
-    """Hold Ctrl-C and its like off while something is started or cleaned up, which takes bounded time."""
-    held = []
-    before = {number: signal.signal(number, lambda number, frame: held.append(number)) for number in INTERRUPTS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    if held:
-        raise KeyboardInterrupt
-
-
-@contextlib.contextmanager
-def ended_like_ctrl_c() -> Iterator[None]:
-    """Clean up as after Ctrl-C when the terminal is closed or the process is told to end."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, interrupt) for number in INTERRUPTS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
