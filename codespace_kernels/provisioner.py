@@ -78,6 +78,11 @@ class CodespaceProvisioner(KernelProvisionerBase):
         """Whether there is a kernel to manage; one that outlives its server is not that server's to interrupt."""
         return self._handle is not None and not (self._keeps and self._front_end_goes())
 
+    @property
+    def broker_kernel_id(self) -> str:
+        """What the broker calls the kernel (`codespace-kernels kernels`); empty where there is none."""
+        return self._handle.kernel_id if self._handle is not None else ""
+
     async def pre_launch(self, **kwargs: Any) -> dict[str, Any]:
         """Prepare the launch; the command is shown in logs only, nothing local is run."""
         kwargs.pop("extra_arguments", None)

@@ -67,7 +67,8 @@ class Recipes:
             provider: Of that account.
             recipe: What it is like.
             progress: Hears which one was taken, where several fit.
-            join: Whether the end of a creation that is under way is waited for.
+            join: Whether the end of a creation that is under way is waited for; what comes of it counts as created for
+                this caller where nobody else waits for it any more.
 
         Raises:
             CodespaceKernelsError: The account cannot be looked at.
@@ -75,7 +76,8 @@ class Recipes:
         creation = self._creations.get(_key(account, recipe))
         if creation is not None and join:
             with contextlib.suppress(CodespaceKernelsError):
-                return (await creation.share(progress))._replace(created=False)
+                joined = await creation.share(progress)
+                return joined._replace(created=joined.created and not creation.shared)
         found = await provider.find(recipe.request())
         if not found:
             return await self._unlisted(account, provider, recipe)
@@ -147,12 +149,14 @@ class _Creation:
 
     Attributes:
         asked: Whether the creation was asked for: from then on nobody can call it back.
+        shared: Whether more than one waited for it at its end.
     """
 
     def __init__(
         self, work: Callable[[Callable[[], None], Progress], Awaitable[FoundWorkspace]], ended: Callable[[], object]
     ) -> None:
         self.asked = False
+        self.shared = False
         self._listeners: set[Progress] = set()
         self._waiting = 0
         self._last: ProgressEvent | None = None
@@ -164,6 +168,7 @@ class _Creation:
         try:
             return await work(self._ask, self._report)
         finally:
+            self.shared = self._waiting > 1
             self._ended()
 
     async def share(self, progress: Progress) -> FoundWorkspace:

@@ -23,6 +23,7 @@ VERBS = {
     "list": "list your codespaces and their state",
     "create": "create a codespace; says first who pays",
     "connect": "connect to a codespace and write a kernelspec for each of its kernels",
+    "run": "run a notebook in a codespace, which is then kept, stopped or deleted",
     "disconnect": "give up the connection to a codespace",
     "status": "show connections, kernels and what each is doing",
     "kernels": "list the kernels in codespaces, open a console on one, or end some",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import signal
 from typing import TYPE_CHECKING
@@ -35,6 +36,26 @@ def ended_like_ctrl_c() -> Iterator[None]:
         raise KeyboardInterrupt
 
     before = {number: signal.signal(number, interrupt) for number in INTERRUPTS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def cancelled() -> Iterator[None]:
+    """Have Ctrl-C and its like cancel the current task, once: what it then does to clean up is not disturbed."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
+    held: list[int] = []
+
+    def cancel(number: int, frame: FrameType | None) -> None:
+        held.append(number)
+        if len(held) == 1:
+            loop.call_soon_threadsafe(task.cancel)
+
+    before = {number: signal.signal(number, cancel) for number in INTERRUPTS}
     try:
         yield
     finally:

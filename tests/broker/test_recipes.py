@@ -173,6 +173,20 @@ async def test_who_goes_after_it_was_asked_for_finds_it_later(emulator, provider
     found = await recipes.find(account, provider, RECIPE, silent, join=True)
     assert found is not None
     assert {found.workspace.name} == made()
+    # Nobody else wants it: whoever asked for it may delete it.
+    assert found.created
+
+
+async def test_what_others_wait_for_is_nobodys_to_delete(emulator, provider, made):
+    recipes = Recipes()
+    one, two = Asking(recipes, emulator, provider), Asking(recipes, emulator, provider)
+    await asyncio.wait_for(one.told["create"].wait(), WAIT)
+    one.task.cancel()
+    await asyncio.wait({one.task})
+    found = await recipes.find(Account(api_url=emulator.api_url), provider, RECIPE, silent, join=True)
+    assert found is not None
+    assert {found.workspace.name, (await two.result()).workspace.name} == made()
+    assert not found.created
 
 
 async def test_a_list_that_lags_behind_makes_no_second_one(emulator, made):

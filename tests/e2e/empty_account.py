@@ -31,6 +31,10 @@ class EmptyAccount(CodespaceControl):
         """Kinds of the faults that are still set."""
         return [fault["kind"] for fault in self._control.status()["faults"]]
 
+    def folder(self, name: str) -> str:
+        """Where a codespace's files are on this machine."""
+        return f"{self._control.status()['folder']}/{name}"
+
     def create(self, machine: str = "") -> str:
         """Create a codespace; give its name."""
         number = self._request("GET", f"repos/{REPOSITORY}")["id"]
