@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import dataclasses
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,7 @@ from codespace_kernels.cli import options as shared
 from codespace_kernels.cli.run_codespace import KEEP, THENS, Released, RunCodespace
 from codespace_kernels.cli.run_notebook import Execution, NotebookFile
 from codespace_kernels.errors import CodespaceKernelsError, KernelError, SettingsError
-from codespace_kernels.providers.prices import PRICES_DATE, PRICES_SOURCE, dollars_per_hour
+from codespace_kernels.providers.prices import PRICES_DATE, PRICES_SOURCE
 from codespace_kernels.remote_kernel import RemoteKernelSpec
 from codespace_kernels.target import Target
 
@@ -178,9 +177,7 @@ class _Run:
     def _cost(self) -> dict[str, Any] | None:
         """Estimate what the machine cost while it was this run's; None where its price is not known."""
         workspace = self.codespace.workspace
-        # The title of a machine type begins with its cores: "4 cores, 16 GB RAM, 32 GB storage".
-        cores = re.match(r"(\d+) core", workspace.machine) if workspace is not None else None
-        price = dollars_per_hour(int(cores[1])) if cores is not None else None
+        price = workspace.dollars_per_hour if workspace is not None else None
         if price is None:
             return None
         hours = self.codespace.hours

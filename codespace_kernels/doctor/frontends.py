@@ -11,9 +11,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from codespace_kernels import kernelspecs, platforms, saved_notebooks
+from codespace_kernels import kernelspecs, lab, platforms, saved_notebooks
 from codespace_kernels.doctor.findings import Check, Finding, Group, fail, note, ok
 from codespace_kernels.doctor.programs import run_program
+from codespace_kernels.lab import front_end
 from codespace_kernels.ssh.threads import run_blocking
 
 if TYPE_CHECKING:
@@ -183,22 +184,38 @@ def _extension(folder: Path) -> str:
     return max(found, key=lambda version: [int(part) for part in version.split(".")], default="")
 
 
-async def server_extension(subject: Subject) -> Finding:
-    """Tell whether the Jupyter server of this environment keeps waiting lines out of saved notebooks."""
-    name = saved_notebooks.__name__
+SERVER_EXTENSIONS = {
+    saved_notebooks.__name__: "notebooks are saved with the line of a waiting cell",
+    lab.__name__: "the panel and its dialog have nothing to talk to",
+}
+"""Those that installing this package enables, and what is missing without them."""
 
-    def enabled() -> object:
+
+async def server_extensions(subject: Subject) -> Sequence[Finding]:
+    """Tell whether the Jupyter server of this environment loads our extensions."""
+
+    def enabled() -> dict[str, Any]:
         from jupyter_core.paths import jupyter_config_path
         from jupyter_server.extension.config import ExtensionConfigManager
 
-        return ExtensionConfigManager(read_config_path=jupyter_config_path()).get_jpserver_extensions().get(name)  # type: ignore[no-untyped-call]
+        return ExtensionConfigManager(read_config_path=jupyter_config_path()).get_jpserver_extensions()  # type: ignore[no-untyped-call,no-any-return]
 
     found = await run_blocking("Jupyter's configuration", 15.0, enabled)
-    if found:
+    return [_judged_extension(name, found.get(name), loss) for name, loss in SERVER_EXTENSIONS.items()]
+
+
+def _judged_extension(name: str, enabled: object, loss: str) -> Finding:
+    if enabled:
         return ok(f"{name} is enabled")
-    said = "is switched off" if found is False else "is not enabled"
-    fix = f"Run `jupyter server extension enable {name}`, or notebooks are saved with the line of a waiting cell."
-    return fail(f"{name} {said}", fix)
+    said = "is switched off" if enabled is False else "is not enabled"
+    return fail(f"{name} {said}", f"Run `jupyter server extension enable {name}`, or {loss}.")
+
+
+async def panel(subject: Subject) -> Finding:
+    """Tell whether JupyterLab and Notebook of this environment have the panel."""
+    folder = await run_blocking("Jupyter's folders", 15.0, front_end.installed)
+    # Everything else works without it: a wheel that was built without Node.js has none.
+    return ok(str(folder)) if folder is not None else note("not installed", front_end.advice())
 
 
 SPECS_CHECK = Check("kernelspecs-seen", "Kernelspecs seen", Group.COMPUTER, specs_are_seen, seconds=20.0)
@@ -206,5 +223,6 @@ CHECKS = (
     Check("jupyter-here", "Jupyter here", Group.COMPUTER, this_jupyter, seconds=30.0),
     Check("jupyter-elsewhere", "Other Jupyters", Group.COMPUTER, other_jupyters, seconds=90.0),
     Check("vscode", "VS Code", Group.COMPUTER, vs_code),
-    Check("server-extension", "Server extension", Group.COMPUTER, server_extension, seconds=20.0),
+    Check("server-extensions", "Server extensions", Group.COMPUTER, server_extensions, seconds=20.0),
+    Check("panel", "Panel", Group.COMPUTER, panel, seconds=20.0),
 )

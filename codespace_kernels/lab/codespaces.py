@@ -13,7 +13,7 @@ from codespace_kernels.github.hosts import host_of
 from codespace_kernels.lab.handler import LabHandler
 from codespace_kernels.lab.work import access
 from codespace_kernels.providers.base import CreateRequest
-from codespace_kernels.providers.prices import PRICES_DATE, PRICES_SOURCE, dollars_per_hour
+from codespace_kernels.providers.prices import PRICES_DATE, PRICES_SOURCE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,12 +36,6 @@ def create_request(data: Mapping[str, Any]) -> CreateRequest:
     return CreateRequest(**wanted)
 
 
-def with_price(workspace: dict[str, Any]) -> dict[str, Any]:
-    """Add the published price of an hour to a workspace's JSON: `dollars_per_hour`, None where it is not known."""
-    cores = workspace.get("cores")
-    return {**workspace, "dollars_per_hour": None if cores is None else dollars_per_hour(cores)}
-
-
 class CodespacesHandler(LabHandler):
     """`GET codespaces`: the account's codespaces. Asks GitHub once, when a person looks at the list."""
 
@@ -54,7 +48,7 @@ class CodespacesHandler(LabHandler):
         self.answer(
             {
                 "host": host_of(access().account.api_url),
-                "codespaces": [with_price(workspace.to_json()) for workspace in newest_first],
+                "codespaces": [workspace.to_json() for workspace in newest_first],
                 "prices": PRICES,
             }
         )

@@ -20,6 +20,7 @@ from codespace_kernels.cli.broker_status import end_broker
 from codespace_kernels.doctor import computer, frontends
 from codespace_kernels.doctor.computer import unmet_requirement
 from codespace_kernels.doctor.findings import Verdict
+from codespace_kernels.lab import front_end
 from codespace_kernels.providers.base import Workspace, WorkspaceState
 from codespace_kernels.remote_kernel import RemoteKernelSpec
 from codespace_kernels.target import Account, Target
@@ -132,10 +133,10 @@ class TestLauncher:
 
 class TestJupyters:
     async def test_here(self, look):
-        found = await look("jupyter-here", "server-extension")
+        found = await look("jupyter-here", "server-extensions")
         assert found["jupyter-here"].verdict is OK
         assert "JupyterLab 4" in said(found["jupyter-here"])
-        assert found["server-extension"].verdict is OK
+        assert found["server-extensions"].verdict is OK
 
     @pytest.mark.parametrize("name", ["jupyter-lab", "jupyter"])
     async def test_one_without_this_package(self, examiner, tmp_path, name):
@@ -177,17 +178,25 @@ class TestJupyters:
         config = {"ServerApp": {"jpserver_extensions": {"codespace_kernels.saved_notebooks": False}}}
         (tmp_path / "jupyter_server_config.json").write_text(json.dumps(config))
         monkeypatch.setenv("JUPYTER_CONFIG_PATH", str(tmp_path))
-        found = await look("server-extension")
-        assert found["server-extension"].verdict is FAIL
-        assert "is switched off" in said(found["server-extension"])
-        assert "jupyter server extension enable" in said(found["server-extension"])
+        found = await look("server-extensions")
+        assert found["server-extensions"].verdict is FAIL
+        assert "is switched off" in said(found["server-extensions"])
+        assert "jupyter server extension enable" in said(found["server-extensions"])
 
     async def test_a_server_extension_that_nobody_enabled(self, look, monkeypatch):
         # As where the package's files in etc/jupyter were not installed.
         monkeypatch.setattr(jupyter_core.paths, "ENV_CONFIG_PATH", [])
-        found = await look("server-extension")
-        assert found["server-extension"].verdict is FAIL
-        assert "is not enabled" in said(found["server-extension"])
+        found = await look("server-extensions")
+        assert found["server-extensions"].verdict is FAIL
+        assert "is not enabled" in said(found["server-extensions"])
+
+    async def test_panel(self, look, monkeypatch, tmp_path):
+        monkeypatch.setattr(front_end, "jupyter_path", lambda *_: [str(tmp_path)])
+        (finding,) = (await look("panel"))["panel"].findings
+        assert (finding.verdict, finding.fix) == (NOTE, front_end.advice())
+        (tmp_path / front_end.NAME).mkdir()
+        (tmp_path / front_end.NAME / "package.json").write_text("{}")
+        assert (await look("panel"))["panel"].verdict is OK
 
 
 def environment_with(folder, *modules) -> Path:
