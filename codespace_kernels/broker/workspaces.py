@@ -119,6 +119,7 @@ class WorkspaceSession:
         self._settled = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._start_seen = False
+        self._worked = False
         self._era: str | None = None
 
     async def connected(
@@ -255,10 +256,16 @@ class WorkspaceSession:
                 return True
         return False
 
+    def worked(self) -> None:
+        """Hear that a kernel of this workspace has begun to execute something."""
+        self._worked = True
+
     async def _send_activity(self, provider: Provider) -> None:
         while True:
             await asyncio.sleep(self._activity_interval)
-            if self._busy() and self.state is SessionState.CONNECTED:
+            # Who runs one short cell after the other works, too, though the kernel is idle at most looks.
+            worked, self._worked = self._worked or self._busy(), False
+            if worked and self.state is SessionState.CONNECTED:
                 try:
                     await provider.notify_activity(self.name)
                     self.meter.notified()

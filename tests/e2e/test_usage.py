@@ -7,6 +7,8 @@ import contextlib
 import datetime
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -17,7 +19,7 @@ from codespace_kernels.errors import KernelError
 from codespace_kernels.github import account_from_environment
 from codespace_kernels.providers.prices import PRICES_DATE
 
-from .clients import running_kernel, soon, text_of, until_idle
+from .clients import execute, running_kernel, soon, text_of, until_idle
 from .conftest import EmulatedAccount, cli, end_broker, wait_until
 from .sleepy import CodespaceControl, not_connected
 
@@ -34,12 +36,17 @@ def asleep(tmp_path_factory, monkeypatch):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     account = CodespaceControl(environment)
+    broker = subprocess.Popen(
+        [sys.executable, "-m", "codespace_kernels.broker", "--activity-interval", "1"], stderr=subprocess.DEVNULL
+    )
+    wait_until(BrokerClient().running, "the broker to answer")
     assert cli("connect", "octocat/meter").returncode == 0
     account.stop()
     wait_until(not_connected, "the broker to notice")
     yield account
     assert cli("disconnect", account.codespace, "--yes").returncode == 0
     end_broker()
+    broker.wait(60)
     assert cli("emulator", "stop").returncode == 0
 
 
@@ -120,6 +127,12 @@ async def test_from_start_to_stop(asleep, seen):
         assert 20 * 60 < seconds_until(idle["usage"]["idle_stops_at"]) <= 30 * 60
         assert idle["usage"]["session_dollars"] > usage["session_dollars"]
         assert idle["usage"]["month_dollars"] > idle["usage"]["session_dollars"]  # `connect` had it run before.
+
+        # A cell so short that hardly a look finds the kernel at it is work, too.
+        await asyncio.sleep(1.5)
+        await execute(client, "1")
+        countdown = idle["usage"]["idle_stops_at"]
+        await seen.until(lambda e: (e["usage"]["idle_stops_at"] or "") > countdown, "the countdown to begin anew")
 
         with pytest.raises(KernelError, match=r"ends 1 kernel: python3 \(idle\)"):
             await stop(asleep.codespace, end_kernels=False)
