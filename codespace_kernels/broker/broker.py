@@ -209,7 +209,7 @@ class Broker:
             if kernels and not end_kernels:
                 raise KernelError(_refusal(workspace.name, kernels))
             # First, so that kernels end politely and nobody tries to mend the connection.
-            reason = f"Codespace {workspace.name} was stopped; its kernels ended."
+            reason = f"Codespace {workspace.name} was stopped from this computer; its kernels ended."
             await self._disconnect(access, workspace.name, reason)
             workspace = await provider.stop(workspace.name)
             session.meter.stopped()

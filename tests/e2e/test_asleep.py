@@ -208,13 +208,14 @@ async def test_a_cell_that_runs_is_told_that_the_codespace_was_stopped(asleep):
         assert "was stopped" in message["content"]["text"]
 
 
-async def test_a_cell_that_runs_is_told_that_the_command_line_ended_it(asleep):
+async def test_a_cell_that_runs_is_told_that_the_codespace_was_stopped_from_here(asleep):
     async with running_kernel(NAME) as (_, client):
         client.execute("import time; print('up', flush=True); time.sleep(60)")
         while (await client.get_iopub_msg(timeout=30))["msg_type"] != "stream":
             pass
         assert (await asyncio.to_thread(cli, "stop", asleep.codespace, "--yes")).returncode == 0
-        while "from the command line" not in (await client.get_iopub_msg(timeout=60))["content"].get("text", ""):
+        said = "was stopped from this computer"
+        while said not in (await client.get_iopub_msg(timeout=60))["content"].get("text", ""):
             pass
 
 
