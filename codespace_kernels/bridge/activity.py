@@ -16,6 +16,7 @@ IDLE_GRACE = 30.0
 
 
 _EXECUTION = b'"execute_request"'
+_COMM = b'"comm_msg"'
 
 
 class Activity:
@@ -73,6 +74,11 @@ class Activity:
         """Headers of the executions that the kernel has begun; where it has begun none, of the first one that waits."""
         running = [header for header in self._busy.values() if _EXECUTION in header]
         return running or [header for header in self.pending.values() if _EXECUTION in header][:1]
+
+    @property
+    def at_work(self) -> bool:
+        """Whether the kernel does what a person asked for: front ends ask for other things by themselves."""
+        return any(_EXECUTION in header or _COMM in header for header in self._busy.values())
 
     def requested(self, msg_id: str, msg_type: str, header: bytes) -> None:
         """Note a request on its way to the kernel; what has no reply (`comm_msg`) is not waited for."""

@@ -150,6 +150,11 @@ class KernelBridge:
         )
 
     @property
+    def at_work(self) -> bool:
+        """Whether the kernel does something that a person asked for."""
+        return self._activity.at_work
+
+    @property
     def has_waiting_runs(self) -> bool:
         """Whether a person's run waits for a kernel, as far as the stand-in knows."""
         return self._stand_in.has_runs

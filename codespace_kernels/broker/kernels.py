@@ -348,7 +348,7 @@ class BrokerKernel:
 
     def execution_state_changed(self, state: str) -> None:
         """Hear what the kernel is doing (see `bridge.BridgeOwner`)."""
-        if state == "busy" and self.session is not None:
+        if self._bridge is not None and self._bridge.at_work and self.session is not None:
             self.session.worked()
         if self.state != "dead":
             self._become(state)

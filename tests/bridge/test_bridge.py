@@ -426,6 +426,21 @@ async def test_a_request_on_control_that_ends_leaves_the_cell_running(bridge, ow
     assert owner.execution_states == ["busy", "idle"]
 
 
+@pytest.mark.parametrize(
+    ("asked", "works"),
+    [("execute_request", True), ("comm_msg", True), ("usage_request", False), ("kernel_info_request", False)],
+)
+async def test_what_front_ends_ask_by_themselves_is_no_work(bridge, asked, works):
+    """A page that is left open asks a kernel for its memory, say, all night: that must keep no codespace awake."""
+    kernel = MemoryKernel()
+    bridge.attach(kernel)
+    request = make_message(asked)
+    kernel.status("busy", request)
+    assert (bridge.stats.execution_state, bridge.at_work) == ("busy", works)
+    kernel.status("idle", request)
+    assert not bridge.at_work
+
+
 @pytest.mark.parametrize("running", [True, False])
 async def test_a_gap_is_told_in_the_cell(bridge, running):
     kernel = MemoryKernel()
