@@ -111,7 +111,8 @@ class _Run:
             if not self._execute():
                 terminal.say("Nothing was created, and nothing was run.")
                 return 1
-        except (CodespaceKernelsError, KeyboardInterrupt, asyncio.CancelledError) as error:
+        except BaseException as error:
+            # Whatever it is: a machine that costs money must not go on for it.
             ended = error
         with interrupts.undisturbed():
             ended = self._finish(ended)
@@ -194,7 +195,7 @@ def _first_error(ended: BaseException | None, action: Callable[[], None]) -> Bas
     """Do one more thing; its error is the one to end with where there was none before, and told at once otherwise."""
     try:
         action()
-    except CodespaceKernelsError as error:
+    except Exception as error:
         if ended is None:
             return error
         terminal.say(str(error))
@@ -202,10 +203,10 @@ def _first_error(ended: BaseException | None, action: Callable[[], None]) -> Bas
 
 
 def _end(ended: BaseException | None, done: Execution) -> int:
-    if isinstance(ended, CodespaceKernelsError):
-        raise ended
-    if ended is not None:
+    if isinstance(ended, asyncio.CancelledError):
         raise KeyboardInterrupt
+    if ended is not None:
+        raise ended
     if done.failed is not None:
         terminal.say(done.failed.text)
         raise KernelError(f"Cell {done.failed.number} failed: {done.failed.ename}: {done.failed.evalue}")
