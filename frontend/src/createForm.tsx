@@ -32,8 +32,9 @@ export function CreateForm(props: IProps): JSX.Element {
     props.onChange({ ...wanted, ...part });
 
   const asks = choices?.permissions_accepted === false;
-  const ready =
-    !loading && choices !== null && (!asks || !!wanted.default_permissions);
+  // Where GitHub names the page to grant them on only when it refuses to create, it must be asked to.
+  const mayAsk = !asks || wanted.default_permissions || !choices.permissions_url;
+  const ready = !loading && choices !== null && mayAsk;
   const submit = (event: React.FormEvent) => {
     event.preventDefault();
     if (ready) {
@@ -219,7 +220,7 @@ function Permissions(props: IPartProps & { reload: () => void }): JSX.Element {
         {trans.__(
           'The dev container of this repository asks for permissions on other repositories.'
         )}{' '}
-        {choices.permissions_url && (
+        {choices.permissions_url ? (
           <a
             href={choices.permissions_url}
             target="_blank"
@@ -227,6 +228,10 @@ function Permissions(props: IPartProps & { reload: () => void }): JSX.Element {
           >
             {trans.__('Review them on GitHub')}
           </a>
+        ) : (
+          trans.__(
+            'GitHub names the page to grant them on when it is asked to create; nothing is made before.'
+          )
         )}
       </p>
       <div className="ck-columns">

@@ -54,6 +54,7 @@ export class CodespacesPanel extends ReactWidget {
 
 function Panel(props: IProps): JSX.Element {
   const { model, actions, trans } = props;
+  const jobs = model.jobs.filter(job => !isOver(job, model));
   return (
     <>
       <header className="ck-panel-header">
@@ -65,10 +66,10 @@ function Panel(props: IProps): JSX.Element {
           {trans.__('Connect…')}
         </button>
       </header>
-      {model.jobs.map(job => (
+      {jobs.map(job => (
         <Work key={job.id} {...props} job={job} />
       ))}
-      {model.connections.length === 0 && model.jobs.length === 0 && (
+      {model.connections.length === 0 && jobs.length === 0 && (
         <p className="ck-empty">{trans.__('No codespace is connected.')}</p>
       )}
       {model.connections.map(connection => (
@@ -79,6 +80,17 @@ function Panel(props: IProps): JSX.Element {
         />
       ))}
     </>
+  );
+}
+
+/** Whether a job ended as it should, and nobody has to see to it any more. */
+function isOver(job: IJob, model: CodespacesModel): boolean {
+  const again = model.connections.some(
+    one => one.name === job.subject && one.state !== 'not connected'
+  );
+  return (
+    job.state === 'done' &&
+    (job.kind === 'login' || (job.kind === 'stop' && again))
   );
 }
 
