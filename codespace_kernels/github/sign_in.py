@@ -68,8 +68,8 @@ class SignIns:
                 await in_daemon_thread(lambda: _keyring_set(self.host, text))
         except Exception as error:  # Backends raise whatever their system raises.
             raise SettingsError(
-                f"The system keyring cannot keep the token ({type(error).__name__}). Unlock or install one, or add "
-                f"--insecure-storage to keep it in {self.file}, which only you can read."
+                f"The system keyring cannot keep the token ({type(error).__name__}). Unlock or install one, or use "
+                f"`codespace-kernels login --insecure-storage` to keep it in {self.file}, which only you can read."
             ) from None
         self.file.unlink(missing_ok=True)
 

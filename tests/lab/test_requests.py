@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import subprocess
@@ -16,6 +17,8 @@ import websockets
 
 from codespace_kernels.broker.client import BrokerClient
 from codespace_kernels.lab import front_end
+
+from .file_keyring import FileKeyring
 
 TOKEN = "s" * 20
 WAIT = 60.0
@@ -47,28 +50,37 @@ def account(emulator_options, tmp_path_factory):
             BrokerClient().call("POST", "quit", {})
 
 
+@contextlib.contextmanager
+def jupyter_server(folder: Path, **env: str):
+    """Run a Jupyter server; gives its address."""
+    command = [sys.executable, "-m", "jupyter_server", "--no-browser", "--allow-root", "--ServerApp.port=0",
+               f"--ServerApp.root_dir={folder}"]  # fmt: skip
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(command, env={**os.environ, "JUPYTER_TOKEN": TOKEN, **env}, stderr=log)
+        info = Path(os.environ["JUPYTER_DATA_DIR"]) / "runtime" / f"jpserver-{process.pid}.json"
+        wait_until(lambda: info.is_file() and info.read_text().endswith("}"), "the server's address")
+        try:
+            yield json.loads(info.read_text())["url"]
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
 @pytest.fixture(scope="module")
 def server(account, tmp_path_factory):
     """The address of a Jupyter server."""
     folder = tmp_path_factory.mktemp("server")
-    command = [sys.executable, "-m", "jupyter_server", "--no-browser", "--allow-root", "--ServerApp.port=0",
-               f"--ServerApp.root_dir={folder}"]  # fmt: skip
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(command, env={**os.environ, "JUPYTER_TOKEN": TOKEN}, stderr=log)
-        info = Path(os.environ["JUPYTER_DATA_DIR"]) / "runtime" / f"jpserver-{process.pid}.json"
-        wait_until(lambda: info.is_file() and info.read_text().endswith("}"), "the server's address")
-        yield json.loads(info.read_text())["url"]
-        process.terminate()
-        process.wait(30)
+    with jupyter_server(folder) as address:
+        yield address
     text = (folder / "log").read_text()
     assert front_end.advice() in text
     for name in ("GH_ENTERPRISE_TOKEN", "GITHUB_TOKEN"):
         assert os.environ.get(name, TOKEN * 2) not in text
 
 
-@pytest.fixture
-def ask(server, account):
-    """Make a request as the page does; give its status and JSON. No answer may hold a token."""
+@contextlib.contextmanager
+def asking(server: str, account):
+    """Make requests as the page does; gives a function that gives status and JSON. No answer may hold a token."""
     secret = account.environment()["GH_ENTERPRISE_TOKEN"]
     with httpx.Client(base_url=f"{server}codespace-kernels/", headers={"Authorization": f"token {TOKEN}"}) as client:
 
@@ -81,18 +93,34 @@ def ask(server, account):
 
 
 @pytest.fixture
+def ask(server, account):
+    with asking(server, account) as ask:
+        yield ask
+
+
+def job_of(ask, job_id: str):
+    (found,) = [one for one in ask("state")[1]["jobs"] if one["id"] == job_id]
+    return found
+
+
+def end_of(ask, job_id: str):
+    """Wait for the end of a job."""
+
+    def ended():
+        job = job_of(ask, job_id)
+        return job if job["state"] != "running" else None
+
+    return wait_until(ended, "the end of a job")
+
+
+@pytest.fixture
 def run_job(ask):
     """Begin work and wait for its end."""
 
     def run(**body):
         status, job = ask("jobs", body)
         assert status == 202
-
-        def ended():
-            (found,) = [one for one in ask("state")[1]["jobs"] if one["id"] == job["id"]]
-            return found if found["state"] != "running" else None
-
-        return wait_until(ended, f"the end of {body}")
+        return end_of(ask, job["id"])
 
     return run
 
@@ -178,19 +206,14 @@ def test_a_cancelled_creation_names_the_codespace_that_is_kept(ask, account, run
         _, job = ask("jobs", {"kind": "create", "request": {"repository": "octocat/fresh"}})
 
         def step() -> str:
-            (found,) = [one for one in ask("state")[1]["jobs"] if one["id"] == job["id"]]
-            return found["steps"][-1]["stage"] if found["steps"] else ""
+            steps = job_of(ask, job["id"])["steps"]
+            return steps[-1]["stage"] if steps else ""
 
         wait_until(lambda: step() == "create", "GitHub to be asked")
         ask(f"jobs/{job['id']}", method="DELETE")
     finally:
         account.faults.clear()
-
-    def ended():
-        (found,) = [one for one in ask("state")[1]["jobs"] if one["id"] == job["id"]]
-        return found if found["state"] != "running" else None
-
-    done = wait_until(ended, "the end")
+    done = end_of(ask, job["id"])
     assert done["state"] == "cancelled"
     assert done["detail"]["workspace"] in {one["name"] for one in ask("codespaces")[1]["codespaces"]}
 
@@ -210,3 +233,32 @@ async def test_changes_come_as_events(server, ask):
     assert event["document"]["number"] > before["number"]
     # No app is configured in the tests: the way on is named.
     assert "codespace-kernels login" in jobs[-1]["error"]["message"]
+
+
+def test_signing_in_from_the_page(account, tmp_path, monkeypatch):
+    """Nobody is signed in; the page shows GitHub's code, and the token goes into the server's keyring only."""
+    monkeypatch.delenv("GH_ENTERPRISE_TOKEN")
+    keyring = tmp_path / "keyring.json"
+    env = {
+        "CODESPACE_KERNELS_CLIENT_ID": "Iv1.client",
+        "CODESPACE_KERNELS_HOME": str(tmp_path / "h"),
+        "PYTHON_KEYRING_BACKEND": "tests.lab.file_keyring.FileKeyring",
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+        FileKeyring.variable: str(keyring),
+    }
+    with jupyter_server(tmp_path, **env) as address, asking(address, account) as ask:
+        assert ask("codespaces")[1]["kind"] == "NoTokenError"
+        job = ask("jobs", {"kind": "login"})[1]["id"]
+        detail = wait_until(lambda: job_of(ask, job)["detail"], "GitHub's code")
+        answer = httpx.post(detail["verification_uri"], data={"user_code": detail["user_code"]}, trust_env=False)
+        assert answer.status_code == 200
+        done = end_of(ask, job)
+        assert done["state"] == "done", done
+        status, answer = ask("codespaces")
+        assert status == 200
+        assert "octocat/hello" in {one["repository"] for one in answer["codespaces"]}
+        ((kept,),) = [json.loads(keyring.read_text()).values()]
+        token = json.loads(kept)["access_token"]
+        assert token not in json.dumps([done, answer])
+    assert token not in (tmp_path / "log").read_text()
+    assert not list((tmp_path / "h").rglob("*.json"))
