@@ -7,7 +7,9 @@ import os
 import pytest
 
 from codespace_kernels.broker.kernel_place import KernelPlace, May
+from codespace_kernels.broker.ledger import Ledger, key_of
 from codespace_kernels.broker.recipes import Recipes
+from codespace_kernels.broker.usage import UsageMeter
 from codespace_kernels.broker.workspaces import WorkspaceSession
 from codespace_kernels.errors import WorkspaceNotFoundError
 from codespace_kernels.github import GitHubClient, token_sources
@@ -40,18 +42,26 @@ async def provider(emulator, account):
     await provider.close()
 
 
-def place_of(target, provider, left):
-    def session_of(name):
-        return WorkspaceSession(target.account, name, busy=lambda: False, lost=lambda reason: None)
+@pytest.fixture
+def place_of(provider, tmp_path):
+    """Gives the place of a kernel."""
+    ledger = Ledger(tmp_path / "usage.json")
 
-    return KernelPlace(target, provider, Recipes(), session_of, left.append, changed=lambda: None)
+    def place_of(target, left):
+        def session_of(name):
+            meter = UsageMeter(ledger, key_of(target.account, name))
+            return WorkspaceSession(target.account, name, meter, busy=lambda: False, lost=lambda reason: None)
+
+        return KernelPlace(target, provider, Recipes(), session_of, left.append, changed=lambda: None)
+
+    return place_of
 
 
-async def test_one_that_is_deleted_before_it_is_used_is_looked_for_anew_once(emulator, account, provider):
+async def test_one_that_is_deleted_before_it_is_used_is_looked_for_anew_once(emulator, account, place_of):
     (name,) = emulator.account.codespaces
     target = Target(account, "", "python3", recipe=Recipe("octocat/hello-codespaces"))
     left = []
-    place = place_of(target, provider, left)
+    place = place_of(target, left)
     # It was looked for again: the error is the recipe's, not that of the codespace which is gone.
     with pytest.raises(WorkspaceNotFoundError, match=r"no codespace of octocat/hello-codespaces, and this kernelspec"):
         await place.connected(May.START, silent)
@@ -60,9 +70,9 @@ async def test_one_that_is_deleted_before_it_is_used_is_looked_for_anew_once(emu
     assert place.target == target
 
 
-async def test_one_that_is_named_is_not_looked_for(emulator, account, provider):
+async def test_one_that_is_named_is_not_looked_for(emulator, account, provider, place_of):
     (name,) = emulator.account.codespaces
-    place = place_of(Target(account, name, "python3"), provider, [])
+    place = place_of(Target(account, name, "python3"), [])
     await provider.delete(name)
     with pytest.raises(WorkspaceNotFoundError, match=f"no codespace '{name}'"):
         await place.connected(May.START, silent)

@@ -234,15 +234,18 @@ def fate(server, name: str, code: str) -> Fate:
             messages = list(until_restarting(channels))
             channels.wait_for_an_answer()
         after = text_of(server.execute(kernel["id"], "print('x' in globals())"))
-        path = f"api/kernels/{kernel['id']}"
-        wait_until(
-            lambda: server.request("GET", path)[1]["execution_state"] == "idle", "the list to say that it is idle"
-        )
+        wait_until(lambda: is_listed_as_idle(server, kernel["id"]), f"the list to say that {name} is idle")
     finally:
         assert server.request("DELETE", f"api/kernels/{kernel['id']}")[0] == 204
     states = [m["content"]["execution_state"] for m in messages if m["msg_type"] == "status"]
     told = "".join(m["content"]["text"] for m in messages if m["content"].get("name") == "stderr")
     return Fate([s for s in states if s not in {"busy", "idle"}], told, after)
+
+
+def is_listed_as_idle(server, kernel_id: str) -> bool:
+    """Have the kernel do something: the server's own look at it may have come back too late for what was before."""
+    server.execute(kernel_id, "1")
+    return server.request("GET", f"api/kernels/{kernel_id}")[1]["execution_state"] == "idle"
 
 
 def until_restarting(channels):
