@@ -152,7 +152,8 @@ def test_processes_of_a_killed_emulator_can_be_ended_later(room: MachineRoom, tm
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     pid = int(done.stdout)
-    assert psutil.pid_exists(pid)
+    # For a moment after it took another program's place a process has no environment to look at.
+    eventually(lambda: pid in {process.pid for process in marked_processes(marker)}, "the process's environment")
     assert end_processes(marker) == 1
     eventually(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == "zombie", "the process's end")
     assert end_processes(marker) == 0
