@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import time
 from typing import TYPE_CHECKING, Any
 
 import zmq.asyncio
 from jupyter_client.manager import AsyncKernelManager
 from jupyter_client.session import Session
+
+from codespace_kernels.broker.client import BrokerClient
+from codespace_kernels.broker.process import log_path
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -47,10 +51,22 @@ async def connected(manager: AsyncKernelManager, **kwargs: Any) -> AsyncIterator
     client = manager.client(session=Session(key=manager.session.key), **kwargs)
     client.start_channels()
     try:
-        await client.wait_for_ready(timeout=WAIT)
+        try:
+            await client.wait_for_ready(timeout=WAIT)
+        except RuntimeError as error:
+            error.add_note(await asyncio.to_thread(what_the_broker_knows))
+            raise
         yield client
     finally:
         client.stop_channels()
+
+
+def what_the_broker_knows() -> str:
+    """Its status and the end of its log: what a kernel that does not answer cannot tell."""
+    broker = BrokerClient()
+    status = json.dumps(broker.call("GET", "status"), indent=1) if broker.running() else "no broker runs"
+    log = log_path()
+    return status + "\n" + (log.read_text()[-20_000:] if log.exists() else "")
 
 
 async def execute(client: AsyncKernelClient, code: str, timeout: float = WAIT, **kwargs: Any) -> list[dict[str, Any]]:
