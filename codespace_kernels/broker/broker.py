@@ -162,6 +162,9 @@ class Broker:
             await host.install_ipykernel(install_ipykernel, progress)
         specs = await host.kernelspecs()
         await self._learn(access.account, workspace.name, specs)
+        if workspace.state is not WorkspaceState.RUNNING:
+            # It was started since it was looked up.
+            workspace = session.meter.workspace or workspace
         return {
             "workspace": {**workspace.to_json(), "state": WorkspaceState.RUNNING.value},
             "connection": host.description,

@@ -50,6 +50,7 @@ def test_connect_writes_what_front_ends_read(codespace):
     answer = json.loads(done.stdout)
     assert set(answer) == {"workspace", "connection", "kernelspecs", "offers"}
     assert answer["workspace"]["name"] == codespace
+    assert (answer["workspace"]["state"], answer["workspace"]["provider_state"]) == ("running", "Available")
     assert "tunnel" in answer["connection"]
     (written,) = [entry for entry in answer["kernelspecs"] if entry["name"] == SPEC]
     assert written["kernel"] == "python3"
