@@ -43,7 +43,18 @@ def notebook(tmp_path) -> Path:
 def outputs_of(path: Path) -> list[list[dict]]:
     """Outputs without what differs from run to run."""
     cells = nbformat.read(path, 4).cells
-    return [[dict(o) for o in cell.outputs if "Wall time" not in str(o)] for cell in cells]
+    return [[output for output in joined(cell.outputs) if "Wall time" not in str(output)] for cell in cells]
+
+
+def joined(outputs: list[dict]) -> list[dict]:
+    """Outputs in which a text is one that a kernel, local or not, happened to flush in the middle."""
+    whole: list[dict] = []
+    for output in map(dict, outputs):
+        if whole and "name" in output and whole[-1].get("name") == output["name"]:
+            whole[-1]["text"] += output["text"]
+        else:
+            whole.append(output)
+    return whole
 
 
 def nothing_is_left() -> bool:
