@@ -15,7 +15,7 @@ import tornado.iostream
 import tornado.web
 
 from codespace_kernels.broker.loopback import NONCE_DIGITS, PROOF_PATH
-from codespace_kernels.broker.protocol import API, Access, KernelRequest, as_known_error
+from codespace_kernels.broker.protocol import API, Access, KernelRequest, as_known_error, json_object
 from codespace_kernels.errors import BrokerError, CodespaceKernelsError, SettingsError
 from codespace_kernels.recipe import Recipe
 
@@ -63,13 +63,7 @@ class ApiHandler(tornado.web.RequestHandler):
         Raises:
             SettingsError: It is none.
         """
-        try:
-            value = json.loads(self.request.body or b"{}")
-        except ValueError:
-            value = None
-        if not isinstance(value, dict):
-            raise SettingsError("The broker expects a JSON object.")
-        return value
+        return json_object(self.request.body, "The broker expects a JSON object.")
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Answer with the error that was raised; what is not ours is logged and named, not shown."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -238,3 +240,10 @@ def events(response: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:
     while line := response.readline(MAX_LINE):
         if line.strip():
             yield json.loads(line)
+
+
+def hang_up(connection: http.client.HTTPConnection | None) -> None:
+    """End a connection whose answer another thread is reading: closing it would leave that thread waiting."""
+    if connection is not None and connection.sock is not None:
+        with contextlib.suppress(OSError):
+            connection.sock.shutdown(socket.SHUT_RDWR)

@@ -6,14 +6,12 @@ A thread, because a kernel manager may be used from a script whose event loop tu
 from __future__ import annotations
 
 import concurrent.futures
-import contextlib
 import http.client
 import logging
-import socket
 import threading
 from typing import TYPE_CHECKING, Any
 
-from codespace_kernels.broker.client import BrokerClient, check, events, read_json, send
+from codespace_kernels.broker.client import BrokerClient, check, events, hang_up, read_json, send
 from codespace_kernels.broker.protocol import SHUT_DOWN
 from codespace_kernels.errors import BrokerError, CodespaceKernelsError, KernelError, error_from_json
 from codespace_kernels.progress import Progress, ProgressEvent, silent
@@ -81,9 +79,7 @@ class KernelHandle:
         with self._lock:
             self._closed = True
             connection = self._connection
-        if connection is not None and connection.sock is not None:
-            with contextlib.suppress(OSError):
-                connection.sock.shutdown(socket.SHUT_RDWR)
+        hang_up(connection)
 
     def _command(self, name: str, timeout: float = 30.0) -> None:
         if not self.kernel_id:

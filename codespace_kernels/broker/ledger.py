@@ -61,7 +61,7 @@ class Interval:
 
     def dollars(self, hours: float) -> float | None:
         """Give the published price of so many hours; None where none is known."""
-        price = None if self.cores is None else dollars_per_hour(self.cores)
+        price = dollars_per_hour(self.cores)
         return None if price is None else price * hours
 
     @classmethod

@@ -9,11 +9,12 @@ handle, and the kernel lives as long as it (`bound`, `progress`, `ready`, then `
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 from typing import Any
 
 from codespace_kernels.clones import ClonePlace
-from codespace_kernels.errors import BrokerError, CodespaceKernelsError
+from codespace_kernels.errors import BrokerError, CodespaceKernelsError, SettingsError
 from codespace_kernels.target import Account, Target
 
 log = logging.getLogger(__name__)
@@ -146,6 +147,25 @@ class KernelRequest:
             "place": ClonePlace.from_json(data.get("place") or {}),
         }
         return cls(**values)
+
+
+def json_object(body: bytes, refusal: str) -> dict[str, Any]:
+    """Give the JSON object of a request; no body is an empty one.
+
+    Args:
+        body: Of the request.
+        refusal: What is said where it is something else.
+
+    Raises:
+        SettingsError: It is.
+    """
+    try:
+        value = json.loads(body or b"{}")
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise SettingsError(refusal)
+    return value
 
 
 def as_known_error(error: BaseException) -> CodespaceKernelsError:

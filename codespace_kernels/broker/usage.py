@@ -125,7 +125,7 @@ class UsageMeter:
             "idle_timeout_minutes": workspace.idle_timeout_minutes if workspace else None,
             "machine": workspace.machine if workspace else "",
             "cores": cores,
-            "dollars_per_hour": None if cores is None else dollars_per_hour(cores),
+            "dollars_per_hour": dollars_per_hour(cores),
             "session_dollars": _rounded(spent),
             "month_dollars": _rounded(month.dollars),
             "month_hours": round(month.hours, 6),

@@ -6,11 +6,10 @@ import asyncio
 import contextlib
 import http.client
 import logging
-import socket
 import threading
 from typing import TYPE_CHECKING, Any
 
-from codespace_kernels.broker.client import check, events, read_json, send
+from codespace_kernels.broker.client import check, events, hang_up, read_json, send
 from codespace_kernels.errors import BrokerError, CodespaceKernelsError
 
 if TYPE_CHECKING:
@@ -61,9 +60,7 @@ class WatchReader:
         with self._lock:
             self._closed = True
             connection = self._connection
-        if connection is not None and connection.sock is not None:
-            with contextlib.suppress(OSError):
-                connection.sock.shutdown(socket.SHUT_RDWR)
+        hang_up(connection)
 
     def _run(self) -> None:
         refusal: CodespaceKernelsError | None = None

@@ -8,22 +8,28 @@ import signal
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from types import FrameType
 
 INTERRUPTS = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
 
 
 @contextlib.contextmanager
-def undisturbed() -> Iterator[None]:
-    """Hold Ctrl-C and its like off while something is started or cleaned up, which takes bounded time."""
-    held = []
-    before = {number: signal.signal(number, lambda number, frame: held.append(number)) for number in INTERRUPTS}
+def _handled_by(handler: Callable[[int, FrameType | None], object]) -> Iterator[None]:
+    before = {number: signal.signal(number, handler) for number in INTERRUPTS}
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, previous in before.items():
+            signal.signal(number, previous)
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Hold Ctrl-C and its like off while something is started or cleaned up, which takes bounded time."""
+    held: list[int] = []
+    with _handled_by(lambda number, frame: held.append(number)):
+        yield
     if held:
         raise KeyboardInterrupt
 
@@ -35,12 +41,8 @@ def ended_like_ctrl_c() -> Iterator[None]:
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, interrupt) for number in INTERRUPTS}
-    try:
+    with _handled_by(interrupt):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextlib.contextmanager
@@ -55,9 +57,5 @@ def cancelled() -> Iterator[None]:
         if len(held) == 1:
             loop.call_soon_threadsafe(task.cancel)
 
-    before = {number: signal.signal(number, cancel) for number in INTERRUPTS}
-    try:
+    with _handled_by(cancel):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

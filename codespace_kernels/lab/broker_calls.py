@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import socket
 import threading
 from typing import TYPE_CHECKING, Any
 
-from codespace_kernels.broker.client import BrokerClient
+from codespace_kernels.broker.client import BrokerClient, hang_up
 from codespace_kernels.errors import BrokerError
 from codespace_kernels.github.keyrings import in_daemon_thread
 
@@ -40,9 +38,7 @@ class _OneCall(BrokerClient):
         with self._lock:
             self._given_up = True
             connection = self._connection
-        if connection is not None and connection.sock is not None:
-            with contextlib.suppress(OSError):
-                connection.sock.shutdown(socket.SHUT_RDWR)
+        hang_up(connection)
 
 
 async def stream(path: str, body: dict[str, Any], progress: Progress) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import tornado.web
 from jupyter_server.base.handlers import APIHandler
 
+from codespace_kernels.broker.protocol import json_object
 from codespace_kernels.errors import CodespaceKernelsError, SettingsError
 from codespace_kernels.lab.jobs import error_json
 
@@ -31,13 +32,7 @@ class LabHandler(APIHandler):
         Raises:
             SettingsError: It is none.
         """
-        try:
-            value = json.loads(self.request.body or b"{}")
-        except ValueError:
-            value = None
-        if not isinstance(value, dict):
-            raise SettingsError("The request's body is not a JSON object.")
-        return value
+        return json_object(self.request.body, "The request's body is not a JSON object.")
 
     def text(self, body: dict[str, Any], name: str) -> str:
         """Give a text of the body that must be there.

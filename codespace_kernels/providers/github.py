@@ -360,7 +360,7 @@ def workspace_of(codespace: Codespace) -> Workspace:
         has_uncommitted_changes=codespace.has_uncommitted_changes,
         has_unpushed_changes=codespace.has_unpushed_changes,
         cores=cores,
-        dollars_per_hour=None if cores is None else dollars_per_hour(cores),
+        dollars_per_hour=dollars_per_hour(cores),
     )
 
 

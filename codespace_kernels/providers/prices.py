@@ -17,13 +17,13 @@ STORAGE_DOLLARS_PER_GB_MONTH = 0.07
 _DOLLARS_PER_HOUR = {2: 0.18, 4: 0.36, 8: 0.72, 16: 1.44, 32: 2.88}
 
 
-def dollars_per_hour(cpus: int) -> float | None:
+def dollars_per_hour(cpus: int | None) -> float | None:
     """Give the published price of an hour in which a codespace runs.
 
     Args:
-        cpus: Cores of its machine type.
+        cpus: Cores of its machine type; None where they are not known.
 
     Returns:
         US dollars; None for a number of cores that has no published price.
     """
-    return _DOLLARS_PER_HOUR.get(cpus)
+    return None if cpus is None else _DOLLARS_PER_HOUR.get(cpus)
