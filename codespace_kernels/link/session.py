@@ -124,12 +124,10 @@ class Session:
         self._attached = True
         hello = frames.Hello(self.session_id, self._endpoint, self._peer, self._received, software=self._software)
         self._control.append(frames.encode_hello(hello))
-        # Who never sent anything has nothing that the peer could know already: no need to wait for its hello.
-        self._may_send = self._sent == 0 and not self._peer
 
     def detach(self) -> None:
         """Forget the stream: it broke or was closed. What was sent over it and not acknowledged will be sent again."""
-        self._attached = self._connected = self._may_send = self._failed = False
+        self._attached = self._connected = self._failed = False
         self._decoder = frames.FrameDecoder()
         self._control: Deque[bytes] = deque()
         self._replay: Deque[_Kept] = deque()
@@ -193,7 +191,9 @@ class Session:
             return b""
         out: List[bytes] = list(self._control)
         self._control.clear()
-        if self._may_send and not self._failed:
+        # Not before the peer's hello: what a peer takes that is replaced before its hello comes, its successor would
+        # be sent again.
+        if self._connected and not self._failed:
             self._fill(out, max_bytes, now)
         if self._to_ack and (out or self._ack_is_due(now)):
             out.append(self._make_ack(now))
@@ -337,10 +337,9 @@ class Session:
         if received > self._sent:
             raise frames.ProtocolError("frame %d is said to be received, %d was the last one" % (received, self._sent))
         self._drop_kept(received)
-        if not self._may_send:
-            self._replay = deque(self._kept)
+        self._replay = deque(self._kept)
         self._peer = hello.endpoint
-        self._connected = self._may_send = True
+        self._connected = True
         return Connected(lost, hello.software)
 
     def _take_ack(self, ack: frames.Ack, now: float) -> None:

@@ -82,14 +82,19 @@ def test_both_say_hello_and_messages_follow() -> None:
     assert wire.left.kept_bytes == wire.left.queued_bytes == 0
 
 
-def test_a_fresh_client_sends_along_with_its_hello() -> None:
+def test_messages_wait_for_the_hello_of_who_takes_them() -> None:
+    """What the first peer took must not run again at its successor, although no hello of the first one ever came."""
     client, server = Session(ID), Session(ID)
     client.attach()
-    client.send(0, 0, [b"start"])
-    first = client.data_to_send(0.0)
+    client.send(0, 0, [b"restart"])
     server.attach()
-    events = server.receive_data(first, 0.0)
-    assert MessageReceived(0, 0, [b"start"]) in events
+    assert not [event for event in server.receive_data(client.data_to_send(0.0), 0.0) if type(event) is MessageReceived]
+    successor = Session(ID)
+    client.attach()
+    successor.attach()
+    client.receive_data(successor.data_to_send(0.0), 0.0)
+    events = successor.receive_data(client.data_to_send(0.0), 0.0)
+    assert MessageReceived(0, 0, [b"restart"]) in events
 
 
 def test_a_client_that_returns_waits_for_the_hello() -> None:
