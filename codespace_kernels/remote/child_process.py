@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import socket
@@ -82,7 +83,9 @@ class ChildProcess:
             process = self._process = self._spawn(theirs)
         reader, self._writer = await asyncio.open_connection(sock=ours)
         try:
-            await self._read(reader)
+            # A child that dies while something is written to it ends the stream with an error.
+            with contextlib.suppress(OSError):
+                await self._read(reader)
         finally:
             self._writer.close()
             self._writer = self._process = None
