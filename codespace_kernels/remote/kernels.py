@@ -282,7 +282,12 @@ class Kernels:
         cannot keep up it loses some, the closing `idle` among them: the kernel then counts as busy for ever.
         """
         self._ours.add(kernel_id)
+        kernel = self._manager.get_kernel(kernel_id)
+        # The server would also give up waiting for the first answer of a process that is being restarted.
+        restart = getattr(kernel, "_pending_restart_cleanup", None)
+        kernel._pending_restart_cleanup = None
         self._manager.stop_watching_activity(kernel_id)
+        kernel._pending_restart_cleanup = restart
 
     def _watch_unless_ours(self, kernel_id: str) -> None:
         """In place of the server's `start_watching_activity`, which would subscribe to each kernel that it starts.
