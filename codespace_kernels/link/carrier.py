@@ -7,6 +7,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
+from codespace_kernels import __version__
 from codespace_kernels.errors import CodespaceKernelsError
 from codespace_kernels.link.session import Failed
 
@@ -100,7 +101,7 @@ class StreamCarrier:
             for event in self._session.receive_data(data, time.monotonic()):
                 if isinstance(event, Failed):
                     await self._write_all()
-                    return f"The link's protocol was broken: {event.reason}."
+                    return _describe(event)
                 self._give(event)
                 if self._stopped:
                     return ""
@@ -150,3 +151,20 @@ class StreamCarrier:
     def _silence(self, now: float) -> float:
         """Give the seconds without any byte since a question went out; 0 when none is open."""
         return 0.0 if self._asked_at is None else now - self._asked_at
+
+
+def _describe(failed: Failed) -> str:
+    """Say for a person why a stream is of no more use."""
+    if failed.version is None:
+        return f"The link's protocol was broken: {failed.reason}."
+    theirs = f"codespace-kernels {failed.version.software}"
+    if failed.version.peer_is_newer:
+        return (
+            f"The codespace's server was started by {theirs}, which is too new for this one ({__version__}). "
+            "Update codespace-kernels on this machine: pip install --upgrade codespace-kernels."
+        )
+    return (
+        f"The codespace's server was started by {theirs}, which is too old for this one ({__version__}). Use that "
+        "version, or stop the codespace with `codespace-kernels stop`, which ends its kernels: its next start brings "
+        "a new server."
+    )

@@ -23,7 +23,15 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 PROTOCOL = "codespace-kernels-link"
 MAJOR = 1
 MIN_MINOR = 0
-MAX_MINOR = 0
+MAX_MINOR = 1
+"""Minor versions that this code speaks. Both ends use the highest one that both speak (see `Hello`).
+
+    0  the first
+    1  the server remembers what it answered to commands that change kernels: all commands may be sent again
+"""
+
+REPEATABLE_COMMANDS = 1
+"""First minor version in which any command may be sent again to another end of the same server."""
 
 MAX_FRAGMENT = 65536
 """Bytes of a message in one frame; a longer message is sent in pieces, so that others get in between."""
@@ -48,6 +56,21 @@ ACK_FRAME_SIZE = _HEADER.size + _ACK.size
 
 class ProtocolError(Exception):
     """The peer sent something that is no part of the protocol; the text says what."""
+
+
+class VersionError(ProtocolError):
+    """The ends have no version of the link in common.
+
+    Attributes:
+        software: Version of the peer's package, as it says.
+        peer_is_newer: Whether it is this end that is too old.
+    """
+
+    def __init__(self, software: str, peer: str, own: str, *, peer_is_newer: bool) -> None:
+        text = "the other end (codespace-kernels %s) speaks version %s of the link, this end %s: the %s must be updated"
+        super().__init__(text % (software, peer, own, "latter" if peer_is_newer else "former"))
+        self.software = software
+        self.peer_is_newer = peer_is_newer
 
 
 class Kind(enum.IntEnum):
@@ -255,7 +278,8 @@ def decode_hello(payload: bytes) -> Hello:
     """Read a HELLO frame's payload.
 
     Raises:
-        ProtocolError: It is none, or of a version that we do not speak.
+        VersionError: It is of another major version, of which nothing more is known.
+        ProtocolError: It is none.
     """
     try:
         fields = json.loads(payload.decode())
@@ -263,11 +287,10 @@ def decode_hello(payload: bytes) -> Hello:
         fields = None
     if not isinstance(fields, dict) or fields.get("protocol") != PROTOCOL:
         raise ProtocolError("the first frame is no hello of this protocol")
-    if fields.get("major") != MAJOR:
-        raise ProtocolError(
-            "the peer (version %s) speaks version %s of the link, this side version %d"
-            % (str(fields.get("software"))[:40], str(fields.get("major"))[:10], MAJOR)
-        )
+    major = fields.get("major")
+    if major != MAJOR:
+        newer = isinstance(major, int) and major > MAJOR
+        raise VersionError(str(fields.get("software"))[:40], str(major)[:10], str(MAJOR), peer_is_newer=newer)
     return _checked_hello(fields)
 
 
@@ -280,12 +303,23 @@ def _checked_hello(fields: Dict[str, Any]) -> Hello:
     hello = Hello(**{name: fields[name] for name in types})
     if not 8 <= len(hello.session) <= 64 or not 0 <= hello.received < 1 << 63:
         raise ProtocolError("hello with a session or a number out of range")
-    if hello.min_minor > MAX_MINOR or hello.max_minor < MIN_MINOR:
-        raise ProtocolError(
-            "the peer (version %s) speaks link versions %d.%d to %d.%d, this side %d.%d to %d.%d"
-            % (hello.software, MAJOR, hello.min_minor, MAJOR, hello.max_minor, MAJOR, MIN_MINOR, MAJOR, MAX_MINOR)
-        )
     return hello
+
+
+def agreed_minor(hello: Hello, lowest: int, highest: int) -> int:
+    """Give the highest minor version that both the sender of `hello` and this end, which speaks a range, have.
+
+    Raises:
+        VersionError: There is none.
+    """
+    if lowest <= hello.max_minor and hello.min_minor <= highest:
+        return min(hello.max_minor, highest)
+    peer, own = _range(hello.min_minor, hello.max_minor), _range(lowest, highest)
+    raise VersionError(hello.software[:40], peer, own, peer_is_newer=hello.min_minor > highest)
+
+
+def _range(lowest: int, highest: int) -> str:
+    return "%d.%d to %d.%d" % (MAJOR, lowest, MAJOR, highest)
 
 
 def encode_message(parts: Sequence[bytes]) -> bytes:

@@ -41,10 +41,12 @@ class Connected(NamedTuple):
             not acknowledged are dropped (they may have been taken or not), numbering starts anew on both sides,
             messages that were only queued are still sent.
         software: The peer's version.
+        minor: The link's minor version that both ends use from now on.
     """
 
     lost: bool
     software: str
+    minor: int = frames.MAX_MINOR
 
 
 class PongReceived(NamedTuple):
@@ -60,9 +62,15 @@ class ClosedByPeer(NamedTuple):
 
 
 class Failed(NamedTuple):
-    """One side broke the protocol; this stream carries no more. The session may go on over another one."""
+    """One side broke the protocol; this stream carries no more. The session may go on over another one.
+
+    Attributes:
+        reason: What was wrong.
+        version: Set where the ends have no version of the link in common: no other stream will help.
+    """
 
     reason: str
+    version: Optional[frames.VersionError] = None
 
 
 class _Kept(NamedTuple):
@@ -85,7 +93,8 @@ class Session:
 
     Args:
         session_id: 8 to 64 characters, chosen by the client, the same at both ends.
-        software: Version of this side's package, for the peer's logs.
+        software: Version of this side's package, for the peer.
+        minors: The lowest and the highest minor version of the link that this side speaks.
 
     Attributes:
         kept_bytes: Bytes that were sent and not yet acknowledged.
@@ -93,12 +102,19 @@ class Session:
         window: What was measured of the link.
     """
 
-    def __init__(self, session_id: str, *, software: str = "") -> None:
+    def __init__(
+        self,
+        session_id: str,
+        *,
+        software: str = "",
+        minors: Tuple[int, int] = (frames.MIN_MINOR, frames.MAX_MINOR),
+    ) -> None:
         self.session_id = session_id
         self.kept_bytes = 0
         self.queued_bytes = 0
         self.window = Window()
         self._software = software
+        self._minors = minors
         self._endpoint = secrets.token_hex(8)
         self._peer = ""
         self._sent = 0
@@ -122,7 +138,7 @@ class Session:
         """Begin with a new stream; an earlier one counts as lost."""
         self.detach()
         self._attached = True
-        hello = frames.Hello(self.session_id, self._endpoint, self._peer, self._received, software=self._software)
+        hello = frames.Hello(self.session_id, self._endpoint, self._peer, self._received, *self._minors, self._software)
         self._control.append(frames.encode_hello(hello))
 
     def detach(self) -> None:
@@ -279,7 +295,7 @@ class Session:
         except frames.ProtocolError as error:
             self._failed = True
             self._control.append(frames.encode_error(str(error)))
-            events.append(Failed(str(error)))
+            events.append(Failed(str(error), error if isinstance(error, frames.VersionError) else None))
         return events
 
     def _take_data(self, frame: frames.Data, events: List[Any], now: float) -> None:
@@ -330,6 +346,7 @@ class Session:
             raise frames.ProtocolError("a second hello")
         if hello.session != self.session_id:
             raise frames.ProtocolError("the hello is for another session")
+        minor = frames.agreed_minor(hello, *self._minors)
         lost = self._peer not in ("", hello.endpoint)
         if lost:
             self._forget_past()
@@ -340,7 +357,7 @@ class Session:
         self._replay = deque(self._kept)
         self._peer = hello.endpoint
         self._connected = True
-        return Connected(lost, hello.software)
+        return Connected(lost, hello.software, minor)
 
     def _take_ack(self, ack: frames.Ack, now: float) -> None:
         if not self._connected or ack.number > self._sent:

@@ -16,6 +16,7 @@ import signal
 import socket
 from typing import Any, Dict, List, Optional, Sequence
 
+from .. import __version__
 from ..link import frames
 from .clients import Client, new_context
 from .reactor import Reactor
@@ -162,7 +163,7 @@ class Child:
         del self._strangers[stream]
         if not isinstance(first, frames.Hello):
             log.warning("stream refused: %s", first)
-            stream.write(frames.encode_error(str(first)))
+            stream.write(_refusal(first))
             stream.close()
             return
         client = self._clients.get(first.session)
@@ -197,6 +198,14 @@ class Child:
                 addressed = self._clients.get(record["client"])
                 if addressed is not None:
                     addressed.answer(record, raw)
+
+
+def _refusal(first: Any) -> bytes:
+    """Say why a stream is refused; who speaks another version reads that from our hello, in the words of its own."""
+    error = frames.encode_error(str(first))
+    if not isinstance(first, frames.VersionError):
+        return error
+    return frames.encode_hello(frames.Hello("", "", "", 0, software=__version__)) + error
 
 
 def main(argv: Optional[Sequence[str]] = None) -> None:

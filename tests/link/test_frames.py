@@ -83,8 +83,14 @@ def test_good_frames_before_a_bad_one_count() -> None:
 @pytest.mark.parametrize(
     ("fields", "why"),
     [
-        ({"major": 2}, "the peer (version 9.9) speaks version 2 of the link, this side version 1"),
-        ({"min_minor": 5, "max_minor": 7}, "speaks link versions 1.5 to 1.7, this side 1.0 to 1.0"),
+        (
+            {"major": 2},
+            "(codespace-kernels 9.9) speaks version 2 of the link, this end 1: the latter must be updated",
+        ),
+        (
+            {"major": 0},
+            "(codespace-kernels 9.9) speaks version 0 of the link, this end 1: the former must be updated",
+        ),
         ({"session": "x"}, "out of range"),
         ({"received": -1}, "out of range"),
         ({"received": True}, "valid 'received'"),
