@@ -19,9 +19,8 @@ from codespace_kernels.errors import (
     WaitTimeoutError,
     error_from_json,
 )
-from codespace_kernels.link import commands
+from codespace_kernels.link import commands, frames
 from codespace_kernels.link.carrier import StreamCarrier
-from codespace_kernels.link.frames import ProtocolError
 from codespace_kernels.link.kernel import LinkKernel
 from codespace_kernels.link.kernelspecs import read_kernelspecs
 from codespace_kernels.link.session import ClosedByPeer, Connected, MessageReceived, PongReceived, Session
@@ -37,8 +36,8 @@ log = logging.getLogger(__name__)
 ROUND_TRIPS = 5
 """Measurements of which the median is told."""
 
-_REPEATABLE = frozenset({"start", "attach", "shutdown", "kernels", "kernelspecs", "server_info", "shutdown_server"})
-"""Commands that do no harm when they are done twice, so that they may be sent to the successor of a child that died."""
+_HARMLESS = frozenset({"start", "attach", "shutdown", "kernels", "kernelspecs", "server_info", "shutdown_server"})
+"""Commands that may be done twice, so that they may be sent to the successor of a child whose server is an old one."""
 
 
 class _Pending(NamedTuple):
@@ -209,15 +208,15 @@ class LinkClient:
         log.debug("link connected, peer %s, %s", event.software, "new" if event.lost else "as before")
         self._connected.set()
         if event.lost:
-            self._begin_anew()
+            self._begin_anew(event.minor)
         else:
             for kernel in list(self._kernels.values()):
                 kernel.link_restored()
 
-    def _begin_anew(self) -> None:
-        """Open everything again at a peer that knows nothing of us."""
+    def _begin_anew(self, minor: int) -> None:
+        """Open everything again at a peer that knows nothing of us; its server knows what it has done for us."""
         for pending in list(self._pending.values()):
-            if pending.request["do"] in _REPEATABLE:
+            if minor >= frames.REPEATABLE_COMMANDS or pending.request["do"] in _HARMLESS:
                 self._send_command(pending.request)
             elif not pending.answer.done():
                 text = "The link process in the workspace was replaced; the command may or may not have been done."
@@ -245,7 +244,7 @@ class LinkClient:
     def _take_command(self, parts: Sequence[bytes]) -> None:
         try:
             document, raw = commands.decode(parts)
-        except ProtocolError as error:
+        except frames.ProtocolError as error:
             log.warning("dropped: %s", error)
             return
         if "event" in document:

@@ -12,6 +12,7 @@ from importlib.metadata import version
 from typing import Any, Awaitable, Callable, Dict, List, Optional, Set, Tuple
 
 from .. import __version__
+from .answers import Answer, Answers
 from .kernels import CommandError, Kernels
 from .versions import versions_of
 from .watch import KernelWatch
@@ -20,8 +21,6 @@ log = logging.getLogger(__name__)
 
 MAX_RESOURCE = 1 << 20
 """Bytes of a kernelspec's logo that are passed on; a larger file is left out."""
-
-Answer = Tuple[Dict[str, Any], List[bytes]]
 
 
 class ServerCommands:
@@ -46,6 +45,7 @@ class ServerCommands:
         self._write = write
         self._server_info = server_info
         self._stop = stop
+        self._answers = Answers(self._do)
         self._open: Dict[str, Set[Tuple[str, int]]] = {}
         self._tasks: Set["asyncio.Task[None]"] = set()
         self._locks: "weakref.WeakValueDictionary[str, asyncio.Lock]" = weakref.WeakValueDictionary()
@@ -83,6 +83,7 @@ class ServerCommands:
 
     def _request(self, client: str, request: Dict[str, Any]) -> None:
         if request["do"] == "leave":
+            self._answers.forget(client)
             self._leave(client)
         elif request["do"] == "detach":
             self._leave(client, request["number"])
@@ -96,7 +97,7 @@ class ServerCommands:
         raw: List[bytes] = []
         number = request.get("number")
         try:
-            result, raw = await self._do(request)
+            result, raw = await self._answers.to(client, request)
             if number is not None:
                 record["open"] = self._opened(client, number, request["kernel_id"])
             record["answer"] = {"id": request["id"], "ok": result}

@@ -11,6 +11,7 @@ import shutil
 import signal
 import sys
 import uuid
+from collections.abc import Coroutine
 from importlib.metadata import version
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import httpx
 import psutil
 import pytest
 
+from codespace_kernels.bootstrap import ensure_server
 from codespace_kernels.errors import KernelError, KernelNotFoundError, KernelStartError
 from codespace_kernels.link.client import LinkClient
 from codespace_kernels.link.kernel import LinkKernel
@@ -25,6 +27,7 @@ from codespace_kernels.messages import Channel
 from codespace_kernels.remote_kernel import KernelState
 
 from .conftest import processes_of, wait_until_gone
+from .local_connection import LocalConnection
 from .recorder import Recorder, execute, make
 
 
@@ -348,8 +351,6 @@ async def test_a_child_that_dies_is_replaced_and_the_gap_is_told(
     assert recorder.states[-1][0] is KernelState.RECONNECTING
     waiting = asyncio.ensure_future(client.kernels())
     queued = recorder.request("print(x + 1)")
-    from codespace_kernels.bootstrap import ensure_server
-
     server = await ensure_server(connection, install=False)
     await client.attach(await server.open_link(connection))
     assert recorder.kernel.kernel_id in [model["id"] for model in await waiting]
@@ -360,6 +361,58 @@ async def test_a_child_that_dies_is_replaced_and_the_gap_is_told(
     assert "output may be missing" in recorder.gaps[0]
     assert (await client.server_info())["child_pid"] != old
     wait_until_gone(old)
+
+
+async def answer_dies_with_child(client: LinkClient, connection: LocalConnection, command: Coroutine) -> None:
+    """Have a command taken, the child that carries its answer end, and the command asked again of the next child."""
+    info = await client.server_info()
+    os.kill(info["pid"], signal.SIGSTOP)
+    try:
+        waiting = asyncio.ensure_future(command)
+        await asyncio.sleep(0)
+        async with asyncio.timeout(60):
+            # What the child acknowledged, it has passed on to the server.
+            while client.kept_bytes:
+                await asyncio.sleep(0.01)
+        os.kill(info["child_pid"], signal.SIGKILL)
+    finally:
+        os.kill(info["pid"], signal.SIGCONT)
+    await client.wait_detached()
+    server = await ensure_server(connection, install=False)
+    await client.attach(await server.open_link(connection))
+    await waiting
+    assert (await client.server_info())["child_pid"] != info["child_pid"]
+
+
+async def test_an_interrupt_that_is_asked_again_is_done_once(
+    client: LinkClient, connection: LocalConnection, recorder: Recorder, tmp_path: Path
+) -> None:
+    code = "import os, signal, time\nseen = []\nsignal.signal(signal.SIGINT, lambda *_: seen.append(1))\nprint('up')\n"
+    wait = f"while not os.path.exists({str(tmp_path / 'go')!r}): time.sleep(0.01)\nprint(seen)"
+    request = recorder.request(code + wait)
+    await recorder.until(lambda: recorder.text(request))
+    await answer_dies_with_child(client, connection, recorder.kernel.interrupt())
+    (tmp_path / "go").touch()
+    await recorder.until(lambda: recorder.is_idle(request))
+    assert recorder.text(request) == "up\n[1]\n"
+
+
+async def test_a_restart_that_is_asked_again_is_done_once(
+    client: LinkClient, connection: LocalConnection, home: Path, tmp_path: Path
+) -> None:
+    counting = "import os, sys; open(sys.argv[1], 'a').write('x'); os.execv(sys.executable, sys.argv[2:])"
+    argv = [sys.executable, "-c", counting, str(tmp_path / "starts"), sys.executable, "-m", "ipykernel_launcher"]
+    folder = home / "jupyter" / "kernels" / "counting"
+    folder.mkdir(parents=True)
+    spec = {"argv": [*argv, "-f", "{connection_file}"], "display_name": "Counting", "language": "python"}
+    (folder / "kernel.json").write_text(json.dumps(spec))
+    recorder = Recorder(await client.start_kernel("counting"))
+    await recorder.run("x = 1")
+    await answer_dies_with_child(client, connection, recorder.kernel.restart())
+    assert recorder.text(await recorder.run("print('x' in globals())")) == "False\n"
+    assert (tmp_path / "starts").read_text() == "xx"
+    await recorder.kernel.shutdown()
+    shutil.rmtree(folder)
 
 
 async def test_messages_before_anybody_listens_are_kept(client: LinkClient) -> None:
