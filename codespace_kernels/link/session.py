@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import secrets
 from collections import deque
-from typing import Any, Deque, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Deque, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from . import frames
 from .window import Window
@@ -80,10 +80,11 @@ class _Kept(NamedTuple):
 
 
 class _Queue:
-    """What waits to be numbered for one kernel."""
+    """What waits to be numbered for one kernel: `pieces` is a deque, or what keeps them elsewhere."""
 
-    def __init__(self) -> None:
-        self.pieces: Deque[Tuple[int, bool, bytes]] = deque()
+    def __init__(self, pieces: Any) -> None:
+        self.pieces = pieces
+        self.size = 0
         self.credit = 0
         self.inside_message = False
 
@@ -95,6 +96,8 @@ class Session:
         session_id: 8 to 64 characters, chosen by the client, the same at both ends.
         software: Version of this side's package, for the peer.
         minors: The lowest and the highest minor version of the link that this side speaks.
+        make_queue: Gives a `deque`, or what keeps a kernel's pieces (channel, whether more follow, bytes) elsewhere: it
+            needs `append`, `popleft`, `clear` and a truth value.
 
     Attributes:
         kept_bytes: Bytes that were sent and not yet acknowledged.
@@ -108,6 +111,7 @@ class Session:
         *,
         software: str = "",
         minors: Tuple[int, int] = (frames.MIN_MINOR, frames.MAX_MINOR),
+        make_queue: Callable[[], Any] = deque,
     ) -> None:
         self.session_id = session_id
         self.kept_bytes = 0
@@ -115,6 +119,7 @@ class Session:
         self.window = Window()
         self._software = software
         self._minors = minors
+        self._make_queue = make_queue
         self._endpoint = secrets.token_hex(8)
         self._peer = ""
         self._sent = 0
@@ -154,6 +159,15 @@ class Session:
         self._ping_times.clear()
         self.window.restart()
 
+    def close(self) -> None:
+        """Let go of all that is queued: the session is over."""
+        self.detach()
+        for queue in self._queues.values():
+            queue.pieces.clear()
+        self._queues.clear()
+        self._turns.clear()
+        self.queued_bytes = 0
+
     # -- sending ------------------------------------------------------------------------------------------------------
 
     def send(self, kernel: int, channel: int, parts: Sequence[bytes]) -> None:
@@ -165,14 +179,16 @@ class Session:
         body = frames.encode_message(parts)
         queue = self._queues.get(kernel)
         if queue is None:
-            queue = self._queues[kernel] = _Queue()
+            queue = self._queues[kernel] = _Queue(self._make_queue())
         if not queue.pieces:
             self._turns.append(kernel)
+        queue.size += len(body)
         self.queued_bytes += len(body)
         if len(body) <= frames.MAX_FRAGMENT:
             queue.pieces.append((channel, False, body))
         else:
-            queue.pieces.extend((channel, more, piece) for more, piece in frames.cut_message(body))
+            for more, piece in frames.cut_message(body):
+                queue.pieces.append((channel, more, piece))
 
     def discard(self, kernel: int) -> None:
         """Drop what is queued for a kernel, but for the rest of a message whose beginning is on its way."""
@@ -180,8 +196,13 @@ class Session:
         if queue is None:
             return
         rest = _take_rest(queue) if queue.inside_message else []
-        self.queued_bytes -= sum(len(body) for _, _, body in queue.pieces)
-        queue.pieces = deque(rest)
+        queue.pieces.clear()
+        self.queued_bytes -= queue.size
+        queue.size = 0
+        for piece in rest:
+            queue.pieces.append(piece)
+            queue.size += len(piece[2])
+        self.queued_bytes += queue.size
         if not rest:
             self._turns.remove(kernel)
             del self._queues[kernel]
@@ -251,6 +272,7 @@ class Session:
     def _number(self, kernel: int, queue: _Queue) -> _Kept:
         channel, more, body = queue.pieces.popleft()
         size = len(body)
+        queue.size -= size
         queue.credit -= size + frames.DATA_OVERHEAD
         queue.inside_message = more
         if not queue.pieces:
@@ -383,7 +405,9 @@ class Session:
         self._fragments.clear()
         for queue in self._queues.values():
             if queue.inside_message:
-                self.queued_bytes -= sum(len(body) for _, _, body in _take_rest(queue))
+                size = sum(len(body) for _, _, body in _take_rest(queue))
+                queue.size -= size
+                self.queued_bytes -= size
                 queue.inside_message = False
         self._queues = {kernel: queue for kernel, queue in self._queues.items() if queue.pieces}
         self._turns = deque(kernel for kernel in self._turns if kernel in self._queues)

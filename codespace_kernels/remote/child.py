@@ -18,6 +18,7 @@ from typing import Any, Dict, List, Optional, Sequence
 
 from .. import __version__
 from ..link import frames
+from . import spool
 from .clients import Client, new_context
 from .reactor import Reactor
 from .records import RecordDecoder, encode
@@ -77,13 +78,15 @@ class Child:
         listener: Unix socket that splices connect to; bound by the server, so that it outlives a child.
         pair: This end of the socket pair.
         keep: Seconds that the session of a client which is away is kept.
+        kept: Where messages wait for clients.
     """
 
-    def __init__(self, listener: socket.socket, pair: socket.socket, keep: float) -> None:
+    def __init__(self, listener: socket.socket, pair: socket.socket, keep: float, kept: spool.Spool) -> None:
         self._reactor = Reactor()
         self._context = new_context()
         self._listener = listener
         self._keep = keep
+        self._spool = kept
         self._clients: Dict[str, Client] = {}
         self._by_stream: Dict[LinkStream, Client] = {}
         self._strangers: Dict[LinkStream, bytes] = {}
@@ -169,7 +172,7 @@ class Child:
         client = self._clients.get(first.session)
         if client is None:
             client = self._clients[first.session] = Client(
-                self._reactor, self._context, first.session, self._pipe.write
+                self._reactor, self._context, first.session, self._pipe.write, self._spool
             )
         self._welcome(client, stream, data)
 
@@ -214,6 +217,9 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     parser.add_argument("--listener", type=int, required=True)
     parser.add_argument("--server", type=int, required=True)
     parser.add_argument("--keep", type=float, required=True)
+    parser.add_argument("--folder", required=True)
+    parser.add_argument("--memory", type=int, default=spool.MEMORY)
+    parser.add_argument("--disk", type=int, default=spool.DISK)
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="[%(levelname).1s %(asctime)s link] %(message)s")
     # Signals for the whole process group are the server's business; it ends this process by closing the pair.
@@ -224,7 +230,8 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     listener = socket.socket(fileno=arguments.listener)
     pair = socket.socket(fileno=arguments.server)
     log.info("carries the kernels' messages, pid %d", os.getpid())
-    Child(listener, pair, arguments.keep).run()
+    kept = spool.Spool(arguments.folder, arguments.memory, arguments.disk)
+    Child(listener, pair, arguments.keep, kept).run()
 
 
 if __name__ == "__main__":

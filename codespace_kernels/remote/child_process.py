@@ -26,6 +26,7 @@ class ChildProcess:
         listener: The Unix socket that splices connect to. It stays ours: nobody is refused while a child is replaced.
         import_path: What the child needs on PYTHONPATH to import this package.
         keep: Seconds that the child keeps the session of a client which is away.
+        folder: Private folder for what the child keeps on disk.
         received: Called with each record from the child.
         replaced: Called when a child died, before the next one starts.
     """
@@ -35,12 +36,13 @@ class ChildProcess:
         listener: socket.socket,
         import_path: str,
         keep: float,
+        folder: str,
         received: Callable[[Dict[str, Any]], None],
         replaced: Callable[[], None],
     ) -> None:
         self._listener = listener
         self._import_path = import_path
-        self._keep = keep
+        self._options = ["--keep", str(keep), "--folder", folder]
         self._received = received
         self._replaced = replaced
         self._process: Optional[subprocess.Popen[bytes]] = None
@@ -104,7 +106,7 @@ class ChildProcess:
 
     def _command(self, pair: socket.socket) -> List[str]:
         numbers = ["--listener", str(self._listener.fileno()), "--server", str(pair.fileno())]
-        return [sys.executable, "-m", __name__.rpartition(".")[0] + ".child", *numbers, "--keep", str(self._keep)]
+        return [sys.executable, "-m", __name__.rpartition(".")[0] + ".child", *numbers, *self._options]
 
     async def _read(self, reader: asyncio.StreamReader) -> None:
         decoder = records.RecordDecoder()

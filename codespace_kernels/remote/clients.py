@@ -14,7 +14,9 @@ from ..link import commands
 from ..link.frames import ProtocolError
 from ..link.session import ClosedByPeer, Failed, MessageReceived, Session
 from .channels import KernelChannels
+from .outputs import Outputs
 from .reactor import Reactor
+from .spool import Spool, SpoolQueue
 from .streams import LinkStream
 
 log = logging.getLogger(__name__)
@@ -29,6 +31,7 @@ class _Kernel:
     def __init__(self, kernel_id: str) -> None:
         self.kernel_id = kernel_id
         self.channels: Optional[KernelChannels] = None
+        self.outputs: Optional[Outputs] = None
         self.held: List[Any] = []
 
 
@@ -40,6 +43,7 @@ class Client:
         context: For the kernels' sockets.
         session_id: From the client's hello.
         tell_server: Called with a JSON object for the server extension.
+        spool: Where messages wait while the client is away or slow.
 
     Attributes:
         stream: What carries the session now; None while the client is away.
@@ -49,9 +53,14 @@ class Client:
     """
 
     def __init__(
-        self, reactor: Reactor, context: Any, session_id: str, tell_server: Callable[[Dict[str, Any]], None]
+        self,
+        reactor: Reactor,
+        context: Any,
+        session_id: str,
+        tell_server: Callable[[Dict[str, Any]], None],
+        spool: Spool,
     ) -> None:
-        self.session = Session(session_id, software=__version__)
+        self.session = Session(session_id, software=__version__, make_queue=lambda: SpoolQueue(spool))
         self.stream: Optional[LinkStream] = None
         self.detached_at = time.monotonic()
         self.gone = False
@@ -59,6 +68,7 @@ class Client:
         self._reactor = reactor
         self._context = context
         self._tell_server = tell_server
+        self._spool = spool
         self._kernels: Dict[int, _Kernel] = {}
         self._statuses: Dict[Tuple[str, str], str] = {}
         self._tell_at: Optional[float] = None
@@ -112,12 +122,15 @@ class Client:
         for kernel in self._kernels.values():
             if kernel.channels is not None:
                 kernel.channels.tick(now)
+            if kernel.outputs is not None:
+                kernel.outputs.tick()
 
     def close(self) -> None:
         """Let go of everything."""
         self.detach()
         for number in list(self._kernels):
             self._release(number)
+        self.session.close()
 
     # -- from the client ----------------------------------------------------------------------------------------------
 
@@ -174,8 +187,7 @@ class Client:
         if kernel.channels is not None:
             return
 
-        def deliver(channel: int, parts: List[bytes]) -> None:
-            self.session.send(number, channel, parts)
+        outputs = kernel.outputs = Outputs(info, self._spool, lambda *message: self.session.send(number, *message))
 
         def observe(header: bytes, parent: bytes, content: bytes) -> None:
             self._observe(kernel_id, header, parent, content)
@@ -183,7 +195,7 @@ class Client:
         def ready() -> None:
             self._tell_server({"ready": kernel_id})
 
-        kernel.channels = KernelChannels(self._reactor, self._context, info, deliver, observe, ready)
+        kernel.channels = KernelChannels(self._reactor, self._context, info, outputs.put, observe, ready)
         for channel, parts in kernel.held:
             kernel.channels.send(channel, parts)
         kernel.held.clear()

@@ -63,7 +63,8 @@ class Extension:
         listener = _listen(self._socket_path)
         atexit.register(self._clean_up)
         import_path, keep = self._options["import_path"], float(self._options["keep"])
-        child = self._child = ChildProcess(listener, import_path, keep, self._received, self._child_replaced)
+        folder = self._options["runtime"]
+        child = self._child = ChildProcess(listener, import_path, keep, folder, self._received, self._child_replaced)
         self._write_state()
         watching = asyncio.ensure_future(self._watch())
         try:

@@ -132,10 +132,11 @@ class Probe:
             "version": "5.3",
         }
         signed = [json.dumps(header).encode(), b"{}", b"{}", json.dumps(content).encode()]
-        return [IDENTITY, DELIMITER, _sign(self._info, signed), *signed]
+        return [IDENTITY, DELIMITER, sign(self._info, signed), *signed]
 
 
-def _sign(info: Dict[str, Any], parts: List[bytes]) -> bytes:
+def sign(info: Dict[str, Any], parts: List[bytes]) -> bytes:
+    """Give the signature of header, parent, metadata and content by a connection file's key."""
     key = as_bytes(info.get("key", b""))
     if not key:
         return b""

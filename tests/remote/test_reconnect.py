@@ -7,12 +7,14 @@ import contextlib
 import random
 from pathlib import Path
 
+import psutil
 import pytest
 
 from codespace_kernels.bootstrap import RemoteServer, ensure_server
 from codespace_kernels.connection import Stream
 from codespace_kernels.errors import LinkError, WaitTimeoutError, WorkspaceConnectionError
 from codespace_kernels.link.client import LinkClient
+from codespace_kernels.messages import Channel
 from codespace_kernels.remote_kernel import KernelState
 from tests.processes import command_line
 
@@ -236,3 +238,51 @@ async def test_the_round_trip_is_known_while_there_is_a_stream(
             assert client.heard_at is not None
     finally:
         await client.close()
+
+
+async def test_hours_of_output_cost_the_codespace_little_memory(
+    connection: LocalConnection, server: RemoteServer
+) -> None:
+    """300 MB are printed while the client is away; the process that keeps them has a fraction of that in memory."""
+    client = LinkClient()
+    await client.attach(await server.open_link(connection))
+    recorder = Recorder(await client.start_kernel("python3"))
+    child = psutil.Process((await client.server_info())["child_pid"])
+    await recorder.run("import sys")
+    before = child.memory_info().rss
+    code = "for i in range(3000): sys.stdout.write(f'{i} ' + 'x' * 100_000 + '\\n'); sys.stdout.flush()"
+    request = recorder.request(code)
+    await recorder.until(lambda: len(recorder.text(request)) > 1000)
+    client._carrier._stream.close()  # type: ignore[union-attr]
+    await client.wait_detached()
+    async with asyncio.timeout(90):
+        while spooled(child) < 60_000_000 or spooled(child) != await later(child):
+            pass
+    assert child.memory_info().rss - before < 200_000_000
+    await client.attach(await server.open_link(connection))
+    await recorder.until(lambda: recorder.is_idle(request), 90)
+    numbers = [int(line.split()[0]) for line in recorder.text(request).splitlines()]
+    assert numbers == list(range(3000))
+    assert len(recorder.text(request)) > 300_000_000
+    assert child.memory_info().rss - before < 200_000_000
+    assert recorder.of_request(request, Channel.SHELL)
+    assert spooled(child) == 0
+    await recorder.kernel.shutdown()
+    await client.close()
+
+
+async def later(process: psutil.Process) -> int:
+    await asyncio.sleep(0.3)
+    return spooled(process)
+
+
+def spooled(process: psutil.Process) -> int:
+    """Bytes of a process's files without a name."""
+    total = 0
+    for link in Path(f"/proc/{process.pid}/fd").iterdir():
+        try:
+            if "(deleted)" in str(link.readlink()):
+                total += link.stat().st_size
+        except OSError:
+            continue
+    return total
