@@ -39,6 +39,12 @@ MAX_FRAGMENT = 65536
 MAX_MESSAGE = 1 << 30
 """Bytes of a whole message, its parts and their lengths together."""
 
+MAX_UNFINISHED = MAX_MESSAGE
+"""Bytes of all messages together of which some pieces are still to come: so much memory may a peer take."""
+
+MIN_PIECE = 16384
+"""Bytes of a piece that is not a message's last one: pieces without end must end at `MAX_UNFINISHED`."""
+
 MAX_PARTS = 65536
 
 FLAG_MORE = 1
@@ -358,23 +364,34 @@ def decode_message(body: bytes) -> List[bytes]:
 
 
 class Fragments:
-    """Puts the pieces of one message together again."""
+    """Puts the pieces of one message together again.
+
+    Attributes:
+        size: Bytes that have come.
+    """
 
     def __init__(self) -> None:
+        self.size = 0
         self._pieces: List[bytes] = []
-        self._size = 0
 
     def add(self, body: bytes, more: bool) -> Optional[List[bytes]]:
         """Take a piece; give the message's parts with its last piece.
 
         Raises:
-            ProtocolError: The message grew beyond `MAX_MESSAGE`, or its parts do not fit.
+            ProtocolError: A piece is too small, the message grew beyond `MAX_MESSAGE`, or its parts do not fit.
         """
+        if more and len(body) < MIN_PIECE:
+            raise ProtocolError("a piece of %d bytes with more to follow" % len(body))
         self._pieces.append(body)
-        self._size += len(body)
-        if self._size > MAX_MESSAGE:
+        self.size += len(body)
+        if self.size > MAX_MESSAGE:
             raise ProtocolError("a message of more than %d bytes" % MAX_MESSAGE)
-        return None if more else decode_message(b"".join(self._pieces))
+        if more:
+            return None
+        whole = b"".join(self._pieces)
+        # A large message need not be in memory three times.
+        self._pieces.clear()
+        return decode_message(whole)
 
 
 def cut_message(body: bytes) -> List[Tuple[bool, bytes]]:

@@ -21,6 +21,9 @@ ACK_DELAY = 0.05
 TURN = 16 * 1024
 """Bytes that one kernel sends before the next one's turn."""
 
+MAX_CONTROL = 64
+"""Answers to pings that wait to be sent; a peer that asks without reading the answers gets no more."""
+
 BATCH = 128 * 1024
 """Bytes that one call of `data_to_send` gives at most, unless told otherwise."""
 
@@ -80,13 +83,17 @@ class _Kept(NamedTuple):
 
 
 class _Queue:
-    """What waits to be numbered for one kernel: `pieces` is a deque, or what keeps them elsewhere."""
+    """What waits to be numbered for one kernel: `pieces` is a deque, or what keeps them elsewhere.
+
+    `in_pieces` has the sizes of the messages that do not fit into one piece, in order.
+    """
 
     def __init__(self, pieces: Any) -> None:
         self.pieces = pieces
         self.size = 0
         self.credit = 0
         self.inside_message = False
+        self.in_pieces: Deque[int] = deque()
 
 
 class Session:
@@ -126,7 +133,9 @@ class Session:
         self._kept: Deque[_Kept] = deque()
         self._queues: Dict[int, _Queue] = {}
         self._turns: Deque[int] = deque()
+        self._begun = 0
         self._received = 0
+        self._unfinished = 0
         self._fragments: Dict[Tuple[int, int], frames.Fragments] = {}
         self._ping_times: Dict[int, float] = {}
         self._pings = 0
@@ -187,6 +196,7 @@ class Session:
         if len(body) <= frames.MAX_FRAGMENT:
             queue.pieces.append((channel, False, body))
         else:
+            queue.in_pieces.append(len(body))
             for more, piece in frames.cut_message(body):
                 queue.pieces.append((channel, more, piece))
 
@@ -199,6 +209,7 @@ class Session:
         queue.pieces.clear()
         self.queued_bytes -= queue.size
         queue.size = 0
+        queue.in_pieces = deque(list(queue.in_pieces)[: bool(rest)])
         for piece in rest:
             queue.pieces.append(piece)
             queue.size += len(piece[2])
@@ -263,15 +274,25 @@ class Session:
         if not turns:
             return None
         queue = self._queues[turns[0]]
-        while queue.credit <= 0:
-            queue.credit += TURN
+        while queue.credit <= 0 or self._must_wait(queue):
+            queue.credit = min(queue.credit + TURN, TURN)
             turns.rotate(-1)
             queue = self._queues[turns[0]]
         return self._number(turns[0], queue)
 
+    def _must_wait(self, queue: _Queue) -> bool:
+        """Whether a kernel's next message would be more than the peer takes of unfinished ones: others end first."""
+        if not self._begun or queue.inside_message or not queue.in_pieces:
+            return False
+        return self._begun + queue.in_pieces[0] > frames.MAX_UNFINISHED
+
     def _number(self, kernel: int, queue: _Queue) -> _Kept:
         channel, more, body = queue.pieces.popleft()
         size = len(body)
+        if more and not queue.inside_message:
+            self._begun += queue.in_pieces[0]
+        elif queue.inside_message and not more:
+            self._begun -= queue.in_pieces.popleft()
         queue.size -= size
         queue.credit -= size + frames.DATA_OVERHEAD
         queue.inside_message = more
@@ -331,9 +352,14 @@ class Session:
         self._received = frame.number
         key = (frame.kernel, frame.channel)
         if frame.more or key in self._fragments:
-            parts = self._fragments.setdefault(key, frames.Fragments()).add(frame.body, frame.more)
+            fragments = self._fragments.setdefault(key, frames.Fragments())
+            parts = fragments.add(frame.body, frame.more)
+            self._unfinished += len(frame.body)
             if parts is None:
+                if self._unfinished > frames.MAX_UNFINISHED:
+                    raise frames.ProtocolError("unfinished messages of more than %d bytes" % frames.MAX_UNFINISHED)
                 return
+            self._unfinished -= fragments.size
             del self._fragments[key]
         else:
             parts = frames.decode_message(frame.body)
@@ -351,7 +377,8 @@ class Session:
         elif isinstance(frame, frames.Ack):
             self._take_ack(frame, now)
         elif isinstance(frame, frames.Ping):
-            self._control.append(frames.encode_pong(frame.token))
+            if len(self._control) < MAX_CONTROL:
+                self._control.append(frames.encode_pong(frame.token))
         elif isinstance(frame, frames.Pong):
             if frame.token in self._ping_times:
                 events.append(PongReceived(now - self._ping_times.pop(frame.token)))
@@ -403,8 +430,10 @@ class Session:
         self._drop_kept(self._sent)
         self._sent = self._received = 0
         self._fragments.clear()
+        self._begun = self._unfinished = 0
         for queue in self._queues.values():
             if queue.inside_message:
+                queue.in_pieces.popleft()
                 size = sum(len(body) for _, _, body in _take_rest(queue))
                 queue.size -= size
                 self.queued_bytes -= size

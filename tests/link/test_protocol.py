@@ -14,14 +14,14 @@ from codespace_kernels.link import frames, session, window
 
 from .ends import End, Ends
 
-FRAGMENT, WINDOW = 120, 1500
+FRAGMENT, WINDOW, UNFINISHED = 120, 1500, 4000
 
 
 @contextlib.contextmanager
 def small_sizes() -> Iterator[None]:
     """Let a few hundred bytes do what takes megabytes otherwise: pieces, turns, a window that is full."""
     with (
-        mock.patch.multiple(frames, MAX_FRAGMENT=FRAGMENT),
+        mock.patch.multiple(frames, MAX_FRAGMENT=FRAGMENT, MIN_PIECE=FRAGMENT, MAX_UNFINISHED=UNFINISHED),
         mock.patch.multiple(session, TURN=100, ACK_BYTES=400),
         mock.patch.multiple(window, SMALLEST=300, LARGEST=WINDOW),
     ):
@@ -102,6 +102,11 @@ class LinkMachine(RuleBasedStateMachine):
         for end in (self.ends.left, self.ends.right):
             assert 0 <= end.session.kept_bytes <= WINDOW + FRAGMENT + frames.DATA_OVERHEAD
             assert end.session.queued_bytes >= 0
+
+    @invariant()
+    def unfinished_messages_are_bounded(self) -> None:
+        for end in (self.ends.left, self.ends.right):
+            assert sum(part.size for part in end.session._fragments.values()) == end.session._unfinished <= UNFINISHED
 
     @invariant()
     def nothing_queued_is_forgotten(self) -> None:

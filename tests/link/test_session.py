@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import itertools
 import random
 from collections import defaultdict
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given, settings
@@ -11,6 +13,7 @@ from codespace_kernels.link import frames
 from codespace_kernels.link.session import (
     ACK_BYTES,
     ACK_DELAY,
+    MAX_CONTROL,
     TURN,
     ClosedByPeer,
     Connected,
@@ -191,6 +194,59 @@ def test_what_breaks_the_rules_is_named(frame: bytes, why: str) -> None:
     session.receive_data(frames.encode_hello(frames.Hello(ID, "peer", "", 0)), 0.0)
     (event,) = session.receive_data(frame, 0.0)
     assert why in event.reason
+
+
+def connected_session() -> Session:
+    session = Session(ID)
+    session.attach()
+    session.receive_data(frames.encode_hello(frames.Hello(ID, "peer", "", 0)), 0.0)
+    session.data_to_send(0.0)
+    return session
+
+
+def pieces_without_end(size: int, kernels: int) -> Iterator[bytes]:
+    for number in itertools.count(1):
+        yield frames.encode_data_header(number, number % kernels, 1, True, size) + bytes(size)
+
+
+@pytest.mark.parametrize(
+    ("size", "kernels", "why"),
+    [
+        (0, 1, "a piece of 0 bytes with more to follow"),
+        (frames.MIN_PIECE - 1, 1, "a piece of 16383 bytes with more to follow"),
+        (frames.MAX_FRAGMENT, 1, "more than 1000000 bytes"),
+        (frames.MAX_FRAGMENT, 1000, "unfinished messages of more than 1000000 bytes"),
+    ],
+)
+def test_a_message_without_end_is_named_before_it_costs_much(
+    monkeypatch: pytest.MonkeyPatch, size: int, kernels: int, why: str
+) -> None:
+    monkeypatch.setattr(frames, "MAX_MESSAGE", 1_000_000)
+    monkeypatch.setattr(frames, "MAX_UNFINISHED", 1_000_000)
+    session = connected_session()
+    for count, data in enumerate(pieces_without_end(size, kernels)):
+        if events := session.receive_data(data, 0.0):
+            break
+        assert count < 100
+    assert why in events[0].reason
+
+
+def test_large_messages_of_many_kernels_take_turns_within_what_the_peer_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frames, "MAX_UNFINISHED", 500_000)
+    wire = Wire()
+    wire.settle()
+    for kernel in range(8):
+        for size in (200_000, 10, 450_000):
+            wire.left.send(kernel, 2, [bytes(size)])
+    wire.settle()
+    assert len(wire.messages("right")) == 24
+
+
+def test_pings_without_end_are_not_all_answered() -> None:
+    session = connected_session()
+    for token in range(10_000):
+        session.receive_data(frames.encode_ping(token), 0.0)
+    assert len(frames.FrameDecoder().feed(session.data_to_send(0.0))) <= MAX_CONTROL
 
 
 def test_numbered_frames_before_the_hello_are_refused() -> None:
