@@ -187,7 +187,7 @@ async def _ensure(
         outcome, stream = await _run_script(connection, arguments, progress)
     if stream is None:
         raise _failure(outcome)
-    server = RemoteServer(outcome["versions"], outcome.get("offers", []))
+    server = RemoteServer(_texts(outcome.get("versions")), _offers(outcome.get("offers")))
     server._ready = (connection, stream)
     return server
 
@@ -287,6 +287,8 @@ class _ReportReader:
                 if not data:
                     return
                 self.rest += data
+                if len(self.rest) > _MAX_CHATTER and b"\n" not in data:
+                    self._count(self.rest)
                 continue
             self.rest = rest
             report = parse_report(line)
@@ -307,7 +309,7 @@ def parse_report(line: bytes) -> dict[str, Any] | None:
         return None
     try:
         report = json.loads(line[len(_MARK) :])
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return report if isinstance(report, dict) else None
 
@@ -333,6 +335,16 @@ class _Resumed:
     def close(self) -> None:
         """Close, see `Stream.close`."""
         self._stream.close()
+
+
+def _texts(value: Any) -> dict[str, str]:
+    """Give the texts of a JSON object by name; what is none is left out."""
+    return {key: text for key, text in value.items() if isinstance(text, str)} if isinstance(value, dict) else {}
+
+
+def _offers(value: Any) -> list[dict[str, str]]:
+    offers = map(_texts, value) if isinstance(value, list) else ()
+    return [offer for offer in offers if "python" in offer]
 
 
 def _failure(outcome: dict[str, Any]) -> RemoteServerError:

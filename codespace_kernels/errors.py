@@ -241,8 +241,9 @@ def _all_subclasses(cls: type[CodespaceKernelsError]) -> dict[str, type[Codespac
     return found
 
 
-def error_from_json(data: dict[str, Any]) -> CodespaceKernelsError:
-    """Rebuild an error that crossed a process border; an unknown type becomes the root type."""
+def error_from_json(data: Any) -> CodespaceKernelsError:
+    """Rebuild an error that crossed a process border; an unknown type becomes the root type, as does what is none."""
+    data = data if isinstance(data, dict) else {}
     cls = _all_subclasses(CodespaceKernelsError).get(str(data.get("type")), CodespaceKernelsError)
     error = cls(str(data.get("message") or "The broker reported an error without a text."))
     error.url = str(data.get("url") or "")

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 DELIMITER = b"<IDS|MSG>"
 
+MAX_DECODED = 32 * 1024 * 1024
+"""Bytes of a JSON document that is decoded at most: `[[],[],…]` takes 20 times its size in memory. Larger ones are
+passed on as they are; only what is decoded here (headers, statuses, replies that are read) is limited."""
+
 
 class Channel(enum.IntEnum):
     """The channels of a kernel that carry messages (the heartbeat carries none); values are the link's numbers."""
@@ -79,10 +83,14 @@ class Message(NamedTuple):
 
 
 def _json_object(data: bytes) -> dict[str, Any]:
+    if len(data) > MAX_DECODED:
+        raise MalformedMessageError(f"a document of {len(data)} bytes")
     try:
         value = json.loads(data)
     except ValueError as error:
         raise MalformedMessageError(f"not JSON: {error}") from None
+    except RecursionError:
+        raise MalformedMessageError("JSON that is nested too deeply") from None
     if not isinstance(value, dict):
         raise MalformedMessageError("not a JSON object")
     return value

@@ -41,3 +41,9 @@ def test_unknown_scheme():
 
 def test_key_is_not_shown():
     assert "secret" not in repr(Signer(b"secret"))
+
+
+@pytest.mark.parametrize("header", [b"[" * 100_000, b'{"a":' * 100_000, b"1" * 5000, b"{}" + b" " * (32 << 20)])
+def test_documents_that_are_bombs_are_refused_by_name(header):
+    with pytest.raises(MalformedMessageError):
+        Message((), header, b"{}", b"{}", b"{}").header_dict()

@@ -34,13 +34,19 @@ class _Output:
         self.message = message
         self.kind = str(message.header_dict().get("msg_type", ""))
         self.run = str(message.parent_dict().get("msg_id", ""))
-        self.content = message.content_dict() if self.kind == "stream" else {}
+        joinable = self.kind == "stream" and len(message.content) <= MAX_JOINED
+        self.content = message.content_dict() if joinable else {}
         self.size = sum(map(len, message[1:5])) + sum(map(len, message.buffers))
 
     def joins(self, other: _Output) -> bool:
         """Take the text of what follows, where it is the same stream of the same run; tells whether it did."""
         same = self.kind == other.kind == "stream" and self.run == other.run
-        if not same or self.content.get("name") != other.content.get("name") or self.size > MAX_JOINED:
+        if (
+            not same
+            or not other.content
+            or self.content.get("name") != other.content.get("name")
+            or self.size > MAX_JOINED
+        ):
             return False
         self.content["text"] = f"{self.content.get('text', '')}{other.content.get('text', '')}"
         self.message = self.message._replace(content=b"")

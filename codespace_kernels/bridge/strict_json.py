@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING
 
-from codespace_kernels.messages import MalformedMessageError
+from codespace_kernels.messages import MAX_DECODED, MalformedMessageError
 
 if TYPE_CHECKING:
     from codespace_kernels.messages import Message
@@ -15,6 +16,9 @@ _BEFORE_A_VALUE = b"[,: \t\r\n-"
 
 _PARSED_BYTES = 64 * 1024
 """Up to this size a document is parsed to be sure of it (microseconds); longer ones are searched for bare words."""
+
+_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|-?(?:NaN|Infinity)', re.DOTALL)
+"""A text, which may hold anything, or a bare word outside of texts."""
 
 
 class _BareWordError(Exception):
@@ -66,11 +70,21 @@ def _strict(document: bytes) -> bytes:
         return b"{}"
     if len(document) > _PARSED_BYTES and not _may_be_loose(document):
         return document
+    if len(document) > MAX_DECODED:
+        # Its values would take many times its size in memory.
+        return _TOKEN.sub(_null_for_bare_word, document)
     text = document.decode(errors="replace")
     try:
-        _STRICT.decode(text)
-    except _BareWordError:
-        return json.dumps(_REPAIRING.decode(text)).encode()
+        try:
+            _STRICT.decode(text)
+        except _BareWordError:
+            return json.dumps(_REPAIRING.decode(text)).encode()
     except ValueError as error:
         raise MalformedMessageError(f"not JSON: {error}") from None
+    except RecursionError:
+        raise MalformedMessageError("JSON that is nested too deeply") from None
     return document
+
+
+def _null_for_bare_word(token: re.Match[bytes]) -> bytes:
+    return token[0] if token[0].startswith(b'"') else b"null"

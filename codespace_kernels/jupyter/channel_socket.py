@@ -29,6 +29,9 @@ _websockets_log.setLevel(logging.INFO)
 _OPEN_SECONDS = 90.0
 """jupyter_server answers only when the kernel does, or after its own `kernel_info_timeout` of 60 s."""
 
+_MAX_MESSAGE = 1 << 30
+"""Bytes of one message of a server that are taken; a larger one ends the connection."""
+
 _CHANNELS = {channel.name.lower(): channel for channel in Channel}
 
 
@@ -64,7 +67,7 @@ class ChannelSocket:
                 additional_headers=await client.headers(),
                 subprotocols=[Subprotocol(v1.SUBPROTOCOL)],
                 compression=None,
-                max_size=None,
+                max_size=_MAX_MESSAGE,
                 open_timeout=_OPEN_SECONDS,
                 ping_interval=30,
                 ping_timeout=60,

@@ -62,6 +62,8 @@ def _message(text: str | bytes, buffers: tuple[bytes, ...]) -> tuple[str, Messag
         value = json.loads(text)
     except ValueError as error:
         raise MalformedMessageError(f"not JSON: {error}") from None
+    except RecursionError:
+        raise MalformedMessageError("JSON that is nested too deeply") from None
     if not isinstance(value, dict):
         raise MalformedMessageError("not a JSON object")
     header, parent, metadata, content = (_document(value, name) for name in _DOCUMENTS)

@@ -26,7 +26,7 @@ from codespace_kernels.link.kernelspecs import read_kernelspecs
 from codespace_kernels.link.session import ClosedByPeer, Connected, MessageReceived, PongReceived, Session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from codespace_kernels.connection import Stream
     from codespace_kernels.remote_kernel import RemoteKernelSpec
@@ -38,6 +38,10 @@ ROUND_TRIPS = 5
 
 _HARMLESS = frozenset({"start", "attach", "shutdown", "kernels", "kernelspecs", "server_info", "shutdown_server"})
 """Commands that may be done twice, so that they may be sent to the successor of a child whose server is an old one."""
+
+
+_MALFORMED = (AttributeError, KeyError, TypeError, ValueError, StopIteration)
+"""What reading JSON raises that is not as it should be."""
 
 
 class _Pending(NamedTuple):
@@ -234,7 +238,8 @@ class LinkClient:
         except CodespaceKernelsError as error:
             kernel.refused(error)
         else:
-            kernel.attached(answer)
+            with contextlib.suppress(LinkError), _understanding("attach"):
+                kernel.attached(answer)
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.ensure_future(work)
@@ -248,17 +253,26 @@ class LinkClient:
             log.warning("dropped: %s", error)
             return
         if "event" in document:
-            for kernel in list(self._kernels.values()):
-                if kernel.kernel_id == document.get("kernel_id"):
-                    kernel.event_received(document)
+            self._take_event(document)
             return
-        pending = self._pending.pop(document.get("id", 0), None)
+        number, ok = document.get("id"), document.get("ok")
+        pending = self._pending.pop(number, None) if isinstance(number, int) else None
         if pending is None or pending.answer.done():
             return
         if "error" in document:
             pending.answer.set_exception(error_from_json(document["error"]))
+        elif isinstance(ok, dict):
+            pending.answer.set_result((ok, raw))
         else:
-            pending.answer.set_result((document["ok"], raw))
+            pending.answer.set_exception(_not_understood(pending.request["do"]))
+
+    def _take_event(self, event: dict[str, Any]) -> None:
+        for kernel in list(self._kernels.values()):
+            if kernel.kernel_id == event.get("kernel_id"):
+                try:
+                    kernel.event_received(event)
+                except _MALFORMED as error:
+                    log.warning("dropped an event of kernel %s: %r", kernel.kernel_id, error)
 
     # -- commands -----------------------------------------------------------------------------------------------------
 
@@ -313,12 +327,15 @@ class LinkClient:
 
     async def kernelspecs(self) -> dict[str, RemoteKernelSpec]:
         """Give the workspace's kernelspecs by name. Raises as `command`."""
-        return read_kernelspecs(*await self._run("kernelspecs", self._command_timeout))
+        answer = await self._run("kernelspecs", self._command_timeout)
+        with _understanding("kernelspecs"):
+            return read_kernelspecs(*answer)
 
     async def kernels(self) -> list[dict[str, Any]]:
         """Give the models of all kernels of the server, as its REST has them. Raises as `command`."""
         answer = await self.command("kernels")
-        return list(answer["kernels"])
+        with _understanding("kernels"):
+            return [dict(model) for model in answer["kernels"]]
 
     async def server_info(self) -> dict[str, Any]:
         """Give versions, process ids, `port`, `base_url` and `token` of the server. Raises as `command`."""
@@ -377,7 +394,9 @@ class LinkClient:
         # Known before the answer: the kernel's first messages come right behind it.
         self._kernels[kernel.number] = kernel
         try:
-            kernel.attached(await self.command(do, kernel_id=kernel.kernel_id, number=kernel.number, **fields))
+            answer = await self.command(do, kernel_id=kernel.kernel_id, number=kernel.number, **fields)
+            with _understanding(do):
+                kernel.attached(answer)
         except BaseException:
             self.release(kernel)
             raise
@@ -389,3 +408,17 @@ class LinkClient:
         self._session.discard(kernel.number)
         with contextlib.suppress(ValueError):
             self._send_command({"do": "detach", "number": kernel.number})
+
+
+def _not_understood(do: str) -> LinkError:
+    return LinkError(f"The workspace's answer to {do!r} cannot be understood. Stop the codespace and start it again.")
+
+
+@contextlib.contextmanager
+def _understanding(do: str) -> Iterator[None]:
+    """Say of an answer that is not as it should be what it was the answer to."""
+    try:
+        yield
+    except _MALFORMED as error:
+        log.warning("the answer to %s cannot be understood: %r", do, error)
+        raise _not_understood(do) from None

@@ -17,6 +17,9 @@ from .frames import ProtocolError
 KERNEL = 0
 CHANNEL = 0
 
+MAX_DOCUMENT = 4 * 1024 * 1024
+"""Bytes of a JSON object that is decoded: in memory it may take 20 times as many. What is large is sent raw."""
+
 
 def encode(document: Dict[str, Any], raw: Sequence[bytes] = ()) -> List[bytes]:
     """Give the parts of a message from a JSON object and raw parts."""
@@ -27,8 +30,10 @@ def decode(parts: Sequence[bytes]) -> Tuple[Dict[str, Any], List[bytes]]:
     """Give the JSON object and the raw parts of a message.
 
     Raises:
-        ProtocolError: It begins with no JSON object.
+        ProtocolError: It begins with no JSON object, or with one that is too large.
     """
+    if parts and len(parts[0]) > MAX_DOCUMENT:
+        raise ProtocolError("a JSON object of %d bytes on kernel number 0" % len(parts[0]))
     try:
         document = json.loads(parts[0].decode()) if parts else None
     except (ValueError, RecursionError):

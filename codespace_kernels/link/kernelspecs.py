@@ -14,7 +14,7 @@ def read_kernelspecs(answer: Mapping[str, Any], raw: Sequence[bytes]) -> dict[st
     """Read the answer to the command `kernelspecs`: the files' contents follow in the order of their names in it."""
     contents = iter(raw)
     specs = {}
-    for name, spec in answer["kernelspecs"].items():
+    for name, spec in dict(answer["kernelspecs"]).items():
         specs[name] = RemoteKernelSpec(
             name=name,
             display_name=spec.get("display_name") or name,

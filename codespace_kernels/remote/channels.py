@@ -109,7 +109,7 @@ class KernelChannels:
         """Give a client's message to the kernel."""
         if self._state in (_PROBING, _HOLDING):
             self._held.append((channel, parts))
-        elif self._state == _READY and channel != IOPUB:
+        elif self._state == _READY and channel in (SHELL, STDIN, CONTROL) and parts:
             self._sockets[channel].send_multipart(parts, zmq.NOBLOCK)
 
     def next_deadline(self) -> Optional[float]:

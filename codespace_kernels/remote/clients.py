@@ -156,7 +156,7 @@ class Client:
         if request.get("do") == "detach":
             # Before the server watches for itself: it only hears of what happens from then on.
             self._tell_statuses()
-            self._release(request["number"])
+            self._release(request.get("number"))
         self._tell_server({"client": self.session.session_id, "request": request})
 
     # -- from the server ----------------------------------------------------------------------------------------------
@@ -200,7 +200,9 @@ class Client:
             kernel.channels.send(channel, parts)
         kernel.held.clear()
 
-    def _release(self, number: int) -> None:
+    def _release(self, number: Any) -> None:
+        if not isinstance(number, int):
+            return
         kernel = self._kernels.pop(number, None)
         if kernel is not None and kernel.channels is not None:
             kernel.channels.close()

@@ -72,8 +72,10 @@ class ServerCommands:
         elif "active" in record:
             for kernel_id in record["active"]:
                 self._kernels.touch(kernel_id)
-        else:
+        elif _is_request(record["request"]):
             self._request(record["client"], record["request"])
+        else:
+            log.warning("dropped a request of client %s that is none", record["client"][:8])
 
     def child_replaced(self) -> None:
         """Forget which clients had which kernel open: the child that knew them is dead."""
@@ -99,7 +101,7 @@ class ServerCommands:
         try:
             result, raw = await self._answers.to(client, request)
             if number is not None:
-                record["open"] = self._opened(client, number, request["kernel_id"])
+                record["open"] = self._opened(client, number, request.get("kernel_id", ""))
             record["answer"] = {"id": request["id"], "ok": result}
         except CommandError as error:
             record["answer"] = {"id": request["id"], "error": {"type": error.kind, "message": str(error)}}
@@ -258,6 +260,15 @@ class ServerCommands:
         # The answer has to be on its way before the server, and with it the child, goes.
         asyncio.get_event_loop().call_later(0.2, self._stop)
         return {}, []
+
+
+def _is_request(request: Dict[str, Any]) -> bool:
+    """Whether the fields that every command has are there; what else one needs, it says when it is done."""
+    if not isinstance(request.get("do"), str) or type(request.get("number", 0)) is not int:
+        return False
+    if request["do"] in ("leave", "detach"):
+        return request["do"] == "leave" or "number" in request
+    return type(request.get("id")) is int and isinstance(request.get("kernel_id", ""), str)
 
 
 def versions() -> Dict[str, str]:

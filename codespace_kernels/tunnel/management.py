@@ -48,8 +48,15 @@ class TunnelEndpoint:
         """Read a tunnel object.
 
         Raises:
-            TunnelError: No host is connected to it, or more than one is.
+            TunnelError: No host is connected to it, or more than one is; or it is no tunnel object.
         """
+        try:
+            return cls._from_json(data)
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
+            raise TunnelError("The dev tunnel service describes the codespace's tunnel in an unknown way.") from None
+
+    @classmethod
+    def _from_json(cls, data: Mapping[str, Any]) -> TunnelEndpoint:
         endpoints = [e for e in data.get("endpoints") or [] if e.get("connectionMode", "TunnelRelay") == "TunnelRelay"]
         if not endpoints:
             raise TunnelError(
@@ -59,7 +66,7 @@ class TunnelEndpoint:
         uri = endpoints[0].get("clientRelayUri") or ""
         if len(endpoints) > 1 or not uri.startswith(("ws://", "wss://")):
             raise TunnelError("The codespace's dev tunnel gives no single relay address. Restart the codespace.")
-        keys = tuple(endpoints[0].get("hostPublicKeys") or ())
+        keys = tuple(map(str, endpoints[0].get("hostPublicKeys") or ()))
         return cls(uri, keys, frozenset(int(port["portNumber"]) for port in data.get("ports") or []))
 
 

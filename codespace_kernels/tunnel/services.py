@@ -10,6 +10,7 @@ import urllib.parse
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import grpclib
+from google.protobuf.message import DecodeError
 from grpclib.client import Channel, UnaryUnaryMethod
 from grpclib.exceptions import StreamTerminatedError
 
@@ -110,6 +111,8 @@ class CodespaceServices:
             reason = error.message or error.status.name
         except (StreamTerminatedError, OSError) as error:
             reason = str(error) or "connection lost"
+        except DecodeError:
+            reason = "its answer cannot be understood"
         raise TunnelError(f"The codespace's agent failed to {what}: {reason}.")
 
     async def notify_activity(self, activities: Sequence[str]) -> None:

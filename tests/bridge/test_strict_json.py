@@ -61,10 +61,30 @@ def test_what_python_cannot_read_either_is_refused():
         strict_message(message(b"{: NaN"))
 
 
-@pytest.mark.parametrize("content", [b"{'a': 1}", b'{"a": 1', b'{"a": 1}}', b"\xff", b'{"a": "line\nbreak"}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'{"a": NaN',
+        b'{"a": NaN, ]',
+        b"[" * 50_000,
+        b"[NaN," * 50_000,
+        b"{'a': 1}",
+        b'{"a": 1',
+        b'{"a": 1}}',
+        b"\xff",
+        b'{"a": "line\nbreak"}',
+    ],
+)
 def test_what_is_no_json_at_all_is_refused(content):
     with pytest.raises(MalformedMessageError):
         strict_message(message(content))
+
+
+def test_a_large_document_is_repaired_without_its_values(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("codespace_kernels.bridge.strict_json.MAX_DECODED", 70_000)
+    value = {"pad": "x" * 80_000, 'a "NaN': [float("nan"), -float("inf"), "[NaN, \\", 1.5], "b": "Infinity"}
+    strict = strict_message(message(json.dumps(value).encode()))
+    assert json.loads(strict.content, parse_constant=refuse) == without_constants(value)
 
 
 def test_an_empty_document_becomes_an_empty_object():

@@ -117,7 +117,9 @@ def test_malformed_v1(data):
         struct.pack(">2I", 1, 4),
         struct.pack(">2I", 2**31, 4),
         struct.pack(">2I", 1, 99),
+        '{"header":' * 100_000,
     ],
+    ids=["empty", "list", "nothing", "number", "no bytes", "no end", "huge count", "beyond the end", "nested"],
 )
 def test_malformed_legacy(data):
     with pytest.raises(MalformedMessageError):
