@@ -1,0 +1,1 @@
+"""What parses bytes from outside is fed with bytes that nobody would send: `python -m tests.fuzz --help`."""
