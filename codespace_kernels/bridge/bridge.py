@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import zmq
 
 from codespace_kernels.bridge.activity import IDLE_GRACE, Activity
+from codespace_kernels.bridge.backlog import Backlog
 from codespace_kernels.bridge.busy_answers import BusyAnswers
 from codespace_kernels.bridge.delivery import PatientDelivery
 from codespace_kernels.bridge.earlier import EarlierOutput
@@ -80,6 +81,7 @@ class KernelBridge:
         self._to_clients = dict.fromkeys(Channel, 0)
         self._gaps = 0
         self._last_activity = time.time()
+        self._backlog = Backlog(lambda parent, text: self._tell([parent], text))
         self._pump = self._start_pump()
         self._questions = PatientDelivery(sockets.by_channel[Channel.STDIN], self._pump.sent_on)
 
@@ -362,7 +364,7 @@ class KernelBridge:
             self._gate.malformed += 1
             _log.warning("dropped a message of the kernel on %s: %s", channel.name.lower(), error)
             return
-        if wanted:
+        if wanted and (channel is not Channel.IOPUB or self._backlog.takes(message)):
             self._send(channel, message)
 
     def _replied(self, message: Message) -> None:
@@ -429,7 +431,8 @@ class KernelBridge:
             return
         socket = self._sockets.by_channel[channel]
         big = any(len(frame) > _ZERO_COPY_BYTES for frame in frames)
-        socket.send_multipart(frames, zmq.NOBLOCK, copy=not big, track=False)
+        followed = self._backlog.follow(frames) if channel is Channel.IOPUB else frames
+        socket.send_multipart(followed, zmq.NOBLOCK, copy=not big, track=False)
         self._pump.sent_on(socket)
 
     def _execution_state_changed(self, state: str) -> None:

@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+_SLICE = 32 * 1024
+_TURN_SECONDS = 0.005
+"""A stream that has much hands over so many bytes, or for so long, before others of this loop have their turn."""
+
+
 class StreamCarrier:
     """Three tasks around one stream: read, write, ask for signs of life.
 
@@ -93,19 +98,35 @@ class StreamCarrier:
             self._lost(self, reason)
 
     async def _read(self) -> str:
+        turn_ends = time.monotonic() + _TURN_SECONDS
         while True:
             data = await self._stream.read()
             if not data:
                 return "The stream to the workspace ended."
             self._asked_at = None
-            for event in self._session.receive_data(data, time.monotonic()):
-                if isinstance(event, Failed):
+            for start in range(0, len(data), _SLICE):
+                failed = self._receive(data[start : start + _SLICE])
+                if failed is not None:
                     await self._write_all()
-                    return _describe(event)
-                self._give(event)
+                    return _describe(failed)
                 if self._stopped:
                     return ""
-            self._wake.set()
+                # A stream that always has something would leave the loop to nobody else. Between slices only: what the
+                # session has taken must be given, also where this task is cancelled.
+                if time.monotonic() >= turn_ends:
+                    await asyncio.sleep(0)
+                    turn_ends = time.monotonic() + _TURN_SECONDS
+
+    def _receive(self, data: bytes) -> Failed | None:
+        """Hand on what some bytes bring; give the event after which the stream is of no more use."""
+        for event in self._session.receive_data(data, time.monotonic()):
+            if isinstance(event, Failed):
+                return event
+            self._give(event)
+            if self._stopped:
+                break
+        self._wake.set()
+        return None
 
     def _give(self, event: Any) -> None:
         try:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from codespace_kernels.errors import CodespaceKernelsError, KernelError, LinkError
-from codespace_kernels.link import commands
+from codespace_kernels.link import commands, frames
 from codespace_kernels.link.client import LinkClient
 from codespace_kernels.link.session import MessageReceived, Session
 
@@ -95,3 +95,44 @@ async def test_an_event_that_is_none_is_dropped(workspace: Any) -> None:
     workspace.flush()
     await workspace.client.command("interrupt")
     assert kernel.state.value == "alive"
+
+
+class Flood:
+    """A workspace that sends small messages without a pause, and cares for no window: each read has some hundreds."""
+
+    def __init__(self, session_id: str, reads: int) -> None:
+        self.session = Session(session_id)
+        self.session.attach()
+        self.left = reads
+        self.number = 0
+
+    async def write(self, data: bytes) -> None:
+        self.session.receive_data(data, time.monotonic())
+
+    async def read(self, max_bytes: int = 262144) -> bytes:
+        while not self.session.connected:
+            if data := self.session.data_to_send(time.monotonic()):
+                return data
+            await asyncio.sleep(0)
+        self.left -= 1
+        return b"".join(self.frame() for _ in range(500)) if self.left > 0 else b""
+
+    def frame(self) -> bytes:
+        self.number += 1
+        body = frames.encode_message([b"id", b"<IDS|MSG>", b"", b"{}", b"{}", b"{}", b"{}"])
+        return frames.encode_data_header(self.number, 1, 2, False, len(body)) + body
+
+    def close(self) -> None: ...
+
+
+async def test_a_workspace_that_floods_leaves_the_loop_to_others(workspace: Any) -> None:
+    flooded = LinkClient()
+    await flooded.attach(Flood(flooded._session.session_id, 200))
+    workspace.answers["kernels"] = {"ok": {"kernels": []}}
+    commands_done = 0
+    async with asyncio.timeout(60):
+        while flooded.attached:
+            await workspace.client.kernels()
+            commands_done += 1
+    assert commands_done > 20
+    await flooded.close()
