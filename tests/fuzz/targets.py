@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from codespace_kernels.bootstrap import _parse
+from codespace_kernels.bootstrap import parse_report
 from codespace_kernels.bridge.strict_json import strict_message
 from codespace_kernels.errors import CodespaceKernelsError, TunnelError, error_from_json
 from codespace_kernels.jupyter import legacy, v1
@@ -209,7 +209,7 @@ def errors(dice: random.Random) -> bool:
 def script_output(dice: random.Random) -> bool:
     """A line of our script in the workspace."""
     line = b"codespace-kernels: " + document(dice, {"result": "link", "versions": {}})
-    found = _parse(line)
+    found = parse_report(line)
     assert found is None or isinstance(found, dict)
     return found is not None
 
