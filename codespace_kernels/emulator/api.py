@@ -12,8 +12,9 @@ import uuid
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tornado.httputil import format_timestamp, url_concat
-from tornado.web import RequestHandler
+from tornado.web import Finish, RequestHandler
 
+from codespace_kernels.emulator.outage import strike
 from codespace_kernels.emulator.refusals import (
     ApiError,
     not_found,
@@ -96,6 +97,10 @@ class ApiHandler(RequestHandler):
 
     def prepare(self) -> None:
         """Refuse what GitHub would refuse before it looks at the request's aim."""
+        if strike(self.faults, self.path_kwargs.get("name", ""), self):
+            raise ApiError(503, "Service Unavailable", extra={"code": "unavailable"})
+        if self._finished:
+            raise Finish
         self._tell_faults()
         self._check_version()
         self._check_token()

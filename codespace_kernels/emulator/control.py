@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import json
 from typing import TYPE_CHECKING
@@ -55,22 +56,23 @@ class StopHandler(_ControlHandler):
 class FaultsHandler(_ControlHandler):
     """`/_emulator/faults`."""
 
-    def post(self) -> None:
+    async def post(self) -> None:
         """Set the fault `{kind, codespace, options}`."""
         body: Json = json.loads(self.request.body)
-        self._change(self.emulator.faults.set, body["kind"], body["codespace"], **body["options"])
+        await self._change(self.emulator.faults.set, body["kind"], body["codespace"], **body["options"])
 
-    def delete(self) -> None:
+    async def delete(self) -> None:
         """Clear faults: `?kind=&codespace=`, each optional."""
         kind, codespace = (self.get_query_argument(name, None) for name in ("kind", "codespace"))
-        self._change(self.emulator.faults.clear, kind, codespace)
+        await self._change(self.emulator.faults.clear, kind, codespace)
 
-    def _change(
+    async def _change(
         self, change: Callable[..., None], kind: str | None, codespace: str | None, **options: OptionValue
     ) -> None:
         try:
             self._check_codespace(codespace)
-            change(kind, codespace, **options)
+            # In a thread: what a fault does to processes takes a while.
+            await asyncio.to_thread(change, kind, codespace, **options)
         except EmulatorError as error:
             self.set_status(422)
             self.finish({"message": str(error)})

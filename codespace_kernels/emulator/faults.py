@@ -102,8 +102,33 @@ KINDS: dict[str, FaultKind] = {
     ),
     "relay-refusal": FaultKind("the relay answers with this status", {"status": 403}),
     "relay-drop": FaultKind("open relays are cut at once; new ones get through"),
-    "relay-blackhole": FaultKind("open relays stay open but carry nothing, until cleared"),
-    "token-expired": FaultKind("the tunnel tokens have expired"),
+    "relay-blackhole": FaultKind(
+        "relays stay open but carry nothing, until cleared or for these seconds (0: until cleared)",
+        {"seconds": 0.0, "direction": "both"},
+        {"direction": ("both", "to-host", "to-client")},
+    ),
+    "relay-half-open": FaultKind(
+        "open relays have lost their other end, which nobody tells the client; new ones get through. When this is "
+        "cleared, the old ones are reset"
+    ),
+    "relay-slow": FaultKind("relays carry so many Mbit/s in each direction", {"mbit": 5.0}),
+    "token-expired": FaultKind(
+        "the tunnel tokens have expired (which=old: those of now, new ones are good)",
+        {"which": "all"},
+        {"which": ("all", "old")},
+    ),
+    "api-down": FaultKind(
+        "the REST API answers 503, hangs or hangs up; with tunnels=1 the dev-tunnel service, too, open relays excepted",
+        {"how": "unavailable", "tunnels": 0},
+        {"how": ("unavailable", "hang", "close")},
+    ),
+    "sshd-down": FaultKind("the codespace's SSH server is killed with its connections; it comes back when cleared"),
+    "signal": FaultKind(
+        "processes in the codespace get this signal at once: our Jupyter server, its link process, kernels or the SSH "
+        "server's. Those that are stopped go on when this is cleared",
+        {"which": "server", "signal": "KILL"},
+        {"which": ("server", "link", "kernel", "sshd"), "signal": ("KILL", "TERM", "STOP", "CONT")},
+    ),
     "login-error": FaultKind(
         "the device flow answers with this error",
         {"error": "slow_down"},

@@ -19,6 +19,7 @@ from codespace_kernels.emulator.inside import Inside
 from codespace_kernels.emulator.inside_build import build
 from codespace_kernels.emulator.inside_jupyter import NO_JUPYTER, JupyterServer
 from codespace_kernels.emulator.inside_processes import end_processes
+from codespace_kernels.emulator.inside_signals import send_signal
 from codespace_kernels.emulator.services import JupyterAddress, Services, SshAddress
 from codespace_kernels.emulator.tunnel_host import TunnelHost
 from codespace_kernels.emulator.tunnels import CLUSTER_ID, CONNECT, MANAGE_PORTS, TunnelService, tunnel_id_for
@@ -68,7 +69,7 @@ class Machine:
     Args:
         spec: What machine.
         tunnels: Where its tunnel is registered while it runs.
-        faults: Faults that it may be told to have: `no-sshd`, `no-jupyter`.
+        faults: Faults that it may be told to have: `no-sshd`, `sshd-down`, `no-jupyter`, `signal`.
         on_activity: Called on the event loop with the activities of each client notice, such as `["connected"]`.
         on_rebuild: Called on the event loop when a rebuild begins (true) and when it has ended (false).
     """
@@ -162,6 +163,8 @@ class Machine:
                 raise ConnectionRefusedError(errno.ECONNREFUSED, "the services do not listen")
             return socket.create_connection(self._services.address, timeout=5)
         if port == sshd.PORT and self._sshd is not None:
+            if self._faults.get("sshd-down", self.spec.name):
+                raise ConnectionRefusedError(errno.ECONNREFUSED, "the SSH server does not run")
             return socket.create_connection(self._sshd.address, timeout=5)
         try:
             return socket.create_connection(("127.0.0.1", port), timeout=5)
@@ -180,7 +183,7 @@ class Machine:
                 raise NoSshServerError(_NO_SSHD)
             if public_key.strip() and not await asyncio.to_thread(self.inside.authorize, public_key):
                 raise EmulatorError("The public key is not in OpenSSH's one-line format.")
-            if self._sshd is None:
+            if self._sshd is None or not self._sshd.alive:
                 server = await asyncio.to_thread(sshd.create_server, self.spec.sshd, self.inside)
                 assert server is not None
                 await server.start()
@@ -250,10 +253,21 @@ class Machine:
         return list(self._tunnels.ports(tunnel)) if tunnel is not None else []
 
     def _fault_changed(self, fault: Fault, active: bool) -> None:
-        """Change the Python inside to what the image is said to have. Called on any thread."""
-        if fault.kind == "no-jupyter" and fault.codespace in (None, self.spec.name) and self._loop is not None:
+        """Do to the inside what a fault says. Called on any thread."""
+        if fault.codespace not in (None, self.spec.name):
+            return
+        if fault.kind == "signal" or (fault.kind == "sshd-down" and active):
+            self._signal(str(fault.options.get("which", "sshd")), str(fault.options.get("signal", "KILL")), active)
+        elif fault.kind == "no-jupyter" and self._loop is not None:
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._change_image, active)
+
+    def _signal(self, which: str, name: str, active: bool) -> None:
+        """Send a signal to processes inside, or, when that fault is gone, let those go on that it stopped; blocks."""
+        if active or name == "STOP":
+            sshd_pids = self._sshd.pids if self._sshd is not None else []
+            count = send_signal(self.inside.marker, which, name if active else "CONT", sshd_pids)
+            logger.info("SIG%s to %d processes (%s) of %s", name, count, which, self.spec.name)
 
     def _change_image(self, bare: bool) -> None:
         logger.info("image of %s: %s Jupyter", self.spec.name, "without" if bare else "with")

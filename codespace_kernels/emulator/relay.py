@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
+import struct
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -33,6 +34,10 @@ _frames.setLevel(logging.WARNING)
 SUBPROTOCOL = Subprotocol("tunnel-relay-client")
 
 _READ_BYTES = 262144
+_SLOW_BYTES = 16384
+"""Taken or given at once where a relay is slow."""
+
+TO_HOST, TO_CLIENT = "to-host", "to-client"
 
 
 def negotiate(path: str, headers: Iterable[tuple[str, str]]) -> tuple[ServerProtocol, Response]:
@@ -68,6 +73,9 @@ class RelayStream:
         self._wire = threading.Lock()
         self._received = bytearray()
         self._held_until = 0.0
+        self._held_direction = "both"
+        self._rate: float | None = None
+        self._abandoned = False
         self._wake = threading.Condition()
         # paramiko looks at this attribute too, under this name.
         self._closed = False
@@ -87,13 +95,14 @@ class RelayStream:
             TimeoutError: Nothing came in the time that `settimeout` set.
         """
         while not self._received:
-            if self._protocol.state is not State.OPEN:
+            if self._protocol.state is not State.OPEN or self._abandoned:
                 return b""
-            self._wait_while_held()
-            data = self._socket.recv(_READ_BYTES)
-            while self._held():
-                self._wait_while_held(patient=True)
-            if not data:
+            self._wait_while_held(TO_HOST)
+            data = self._socket.recv(_READ_BYTES if self._rate is None else _SLOW_BYTES)
+            self._take_time(len(data))
+            while self._held(TO_HOST):
+                self._wait_while_held(TO_HOST, patient=True)
+            if not data or self._abandoned:
                 return b""
             self._take(data)
         chunk = bytes(self._received[:size])
@@ -115,9 +124,31 @@ class RelayStream:
             self._write(pieces)
         return len(data)
 
-    def hold(self, seconds: float | None = None) -> None:
-        """Carry nothing more in either direction, for some seconds or until `release`; the connection stays open."""
+    def hold(self, seconds: float | None = None, direction: str = "both") -> None:
+        """Carry nothing more, for some seconds or until `release`; the connection stays open.
+
+        Args:
+            seconds: None: until `release`.
+            direction: `to-host`, `to-client` or `both`.
+        """
+        self._held_direction = direction
         self._held_until = time.monotonic() + seconds if seconds else float("inf")
+
+    def slow_down(self, rate: float | None) -> None:
+        """Carry so many bytes a second in each direction; None: as many as there are."""
+        self._rate = rate
+
+    def abandon(self) -> None:
+        """Let the host have lost the client, which is told nothing: its connection stays open until `reset`."""
+        self._abandoned = True
+        self.release()
+
+    def reset(self) -> None:
+        """Answer the client of an abandoned stream as a host does that knows nothing of the connection."""
+        with contextlib.suppress(OSError):
+            # Closed without waiting, which TCP does by a reset.
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._socket.close()
 
     def release(self) -> None:
         """End a `hold`; what was held back goes on."""
@@ -127,7 +158,8 @@ class RelayStream:
 
     def close(self) -> None:
         """Close the websocket in good order. The descriptor is freed by `free`."""
-        if not self._closed and self._wire.acquire(timeout=0 if self._held() else 0.2):
+        held = self._held(TO_CLIENT) or self._abandoned
+        if not self._closed and self._wire.acquire(timeout=0 if held else 0.2):
             try:
                 self._say_goodbye()
             finally:
@@ -138,17 +170,20 @@ class RelayStream:
         """Cut the connection, as a network that fails does. The descriptor is freed by `free`."""
         self._closed = True
         self.release()
+        if self._abandoned:
+            return
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
 
     def free(self) -> None:
         """Free the descriptor, once no thread uses the stream any more."""
         self.drop()
-        self._socket.close()
+        if not self._abandoned:
+            self._socket.close()
 
     def _say_goodbye(self) -> None:
         with self._state:
-            if self._protocol.state is not State.OPEN:
+            if self._protocol.state is not State.OPEN or self._abandoned:
                 return
             self._protocol.send_close(1000)
             pieces = self._protocol.data_to_send()
@@ -171,28 +206,38 @@ class RelayStream:
     def _write(self, pieces: list[bytes]) -> None:
         data = memoryview(b"".join(pieces))
         while data:
-            while self._held():
-                self._wait_while_held(patient=True)
+            while self._held(TO_CLIENT):
+                self._wait_while_held(TO_CLIENT, patient=True)
+            if self._abandoned:
+                raise BrokenPipeError("The relay has lost this client.")
             try:
-                sent = self._socket.send(data)
+                sent = self._socket.send(data if self._rate is None else data[:_SLOW_BYTES])
+                self._take_time(sent)
             except TimeoutError:
                 if self._closed:
                     raise
                 continue
             data = data[sent:]
 
-    def _held(self) -> bool:
-        return not self._closed and time.monotonic() < self._held_until
+    def _take_time(self, size: int) -> None:
+        """Wait as long as a slow relay needs for so many bytes."""
+        rate = self._rate
+        if rate is not None:
+            time.sleep(size / rate)
 
-    def _wait_while_held(self, *, patient: bool = False) -> None:
-        """Wait a little while the stream is held.
+    def _held(self, direction: str) -> bool:
+        concerned = self._held_direction in ("both", direction)
+        return concerned and not self._closed and time.monotonic() < self._held_until
+
+    def _wait_while_held(self, direction: str, *, patient: bool = False) -> None:
+        """Wait a little while the stream is held in a direction.
 
         Raises:
             TimeoutError: It is held still, and the caller is not patient.
         """
-        if not self._held():
+        if not self._held(direction):
             return
         with self._wake:
             self._wake.wait(min(0.1, max(0.0, self._held_until - time.monotonic())))
-        if not patient and self._held():
+        if not patient and self._held(direction):
             raise TimeoutError

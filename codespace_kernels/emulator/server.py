@@ -176,6 +176,8 @@ class Emulator:
         if self._server:
             self._server.stop()
         await self.account.close()
+        # Lets go of the requests that a fault keeps hanging.
+        self.faults.clear()
         if self._server:
             await self._server.close_all_connections()
         if self.record.temporary:

@@ -51,6 +51,10 @@ class SshServer(Protocol):
     def pids(self) -> list[int]:
         """Process ids of the server, for `end_processes`: it hides its environment."""
 
+    @property
+    def alive(self) -> bool:
+        """Whether it can take connections."""
+
 
 def create_server(kind: str, inside: Inside) -> SshServer | None:
     """Give the SSH server of a machine, not started; blocks.
@@ -105,6 +109,11 @@ class OpenSshServer:
         """Process ids of the servers of open connections."""
         self._children = [child for child in self._children if child.poll() is None]
         return [child.pid for child in self._children]
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can take connections: always, as each has a process of its own."""
+        return True
 
     async def start(self) -> None:
         """Listen."""
@@ -220,6 +229,11 @@ class ParamikoServer:
     def pids(self) -> list[int]:
         """The server's process id."""
         return [self._process.pid] if self._process else []
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can take connections."""
+        return self._process is not None and self._process.poll() is None
 
     async def start(self) -> None:
         """Start the process. It inherits a socket that listens already, so nobody waits for its imports."""

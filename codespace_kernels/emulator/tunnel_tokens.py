@@ -31,6 +31,8 @@ class TokenIssuer:
     def __init__(self, issuer: str = "https://tunnels.api.visualstudio.com/") -> None:
         self._issuer = issuer
         self._key = secrets.token_bytes(32)
+        self._made = 0
+        self._expired: dict[str | None, int] = {}
 
     def mint(self, tunnel_id: str, cluster_id: str, scope: str, lifetime: float) -> str:
         """Make a token.
@@ -42,6 +44,7 @@ class TokenIssuer:
             lifetime: Seconds until it expires; negative for one that has.
         """
         now = int(time.time())
+        self._made += 1
         claims = {
             "clusterId": cluster_id,
             "tunnelId": tunnel_id,
@@ -50,10 +53,14 @@ class TokenIssuer:
             "iat": now,
             "exp": now + int(lifetime),
             # Two tokens of the same second are different tokens.
-            "jti": secrets.token_hex(8),
+            "jti": f"{self._made}-{secrets.token_hex(8)}",
         }
         body = f"{_encode(json.dumps(_HEADER).encode())}.{_encode(json.dumps(claims).encode())}"
         return f"{body}.{self._signature(body)}"
+
+    def expire(self, tunnel_id: str | None) -> None:
+        """Let all tokens expire that were made so far for a tunnel (None: for any)."""
+        self._expired[tunnel_id] = self._made
 
     def scopes(self, token: str, tunnel_id: str) -> set[str]:
         """Check a token and give its scopes.
@@ -67,7 +74,9 @@ class TokenIssuer:
         claims = _claims(body)
         if claims.get("tunnelId") != tunnel_id:
             raise TokenError("The token belongs to another tunnel.")
-        if claims["exp"] <= time.time():
+        number = int(str(claims["jti"]).partition("-")[0])
+        expired = max(self._expired.get(tunnel_id, 0), self._expired.get(None, 0))
+        if claims["exp"] <= time.time() or number <= expired:
             raise TokenError("The token has expired.")
         return set(str(claims["scp"]).split())
 

@@ -12,9 +12,12 @@ import logging
 import threading
 from typing import TYPE_CHECKING, Any
 
+from codespace_kernels.emulator.outage import strike
 from codespace_kernels.emulator.tunnel_tokens import TokenError, TokenIssuer
 
 if TYPE_CHECKING:
+    from tornado.web import RequestHandler
+
     from codespace_kernels.emulator.faults import Fault, FaultBoard
     from codespace_kernels.emulator.relay import RelayStream
     from codespace_kernels.emulator.tunnel_host import TunnelHost
@@ -43,6 +46,7 @@ class Tunnel:
         host: Its host while the codespace runs.
         ports: TunnelPort objects by port number.
         relays: Open relay connections.
+        half_open: Connections of which only the client's end is left.
     """
 
     tunnel_id: str
@@ -50,6 +54,7 @@ class Tunnel:
     host: TunnelHost | None = None
     ports: dict[int, dict[str, Any]] = dataclasses.field(default_factory=dict)
     relays: set[RelayStream] = dataclasses.field(default_factory=set)
+    half_open: set[RelayStream] = dataclasses.field(default_factory=set)
 
 
 def tunnel_id_for(codespace: str) -> str:
@@ -122,6 +127,7 @@ class TunnelService:
             relays = list(tunnel.relays)
         for relay in relays:
             relay.close()
+        self._reset_half_open(codespace)
 
     def find(self, tunnel_id: str) -> Tunnel | None:
         """Give the tunnel with this id."""
@@ -170,7 +176,7 @@ class TunnelService:
 
     def mint(self, codespace: str, scope: str) -> str:
         """Make a token of a scope for a codespace's tunnel; an expired one under the fault `token-expired`."""
-        lifetime = -60.0 if self._faults.get("token-expired", codespace) else self.token_lifetime
+        lifetime = -60.0 if self._all_tokens_expired(codespace) else self.token_lifetime
         return self._issuer.mint(tunnel_id_for(codespace), CLUSTER_ID, scope, lifetime)
 
     def scopes(self, authorization: str, tunnel: Tunnel) -> set[str]:
@@ -182,10 +188,22 @@ class TunnelService:
         scheme, _, token = authorization.partition(" ")
         if scheme.lower() != "tunnel" or not token:
             raise TokenError("A tunnel access token is required.")
-        scopes = self._issuer.scopes(token.strip(), tunnel.tunnel_id)
-        if self._faults.take("token-expired", tunnel.codespace):
+        if self._all_tokens_expired(tunnel.codespace):
+            self._faults.take("token-expired", tunnel.codespace)
             raise TokenError("The token has expired.")
-        return scopes
+        return self._issuer.scopes(token.strip(), tunnel.tunnel_id)
+
+    def _all_tokens_expired(self, codespace: str) -> bool:
+        fault = self._faults.get("token-expired", codespace)
+        return fault is not None and fault.options["which"] == "all"
+
+    def outage(self, tunnel: Tunnel | None, request: RequestHandler) -> bool:
+        """Do to a request what the fault `api-down` orders; see `outage.strike`."""
+        codespace = tunnel.codespace if tunnel else ""
+        fault = self._faults.get("api-down", codespace)
+        if fault is None or not fault.options["tunnels"]:
+            return False
+        return strike(self._faults, codespace, request)
 
     def published_keys(self, tunnel: Tunnel, host: TunnelHost) -> list[str]:
         """Give the host keys that the service publishes; under the fault `host-key` another one, or none."""
@@ -205,9 +223,9 @@ class TunnelService:
             host = tunnel.host
             self.relay_connections += 1
             tunnel.relays.add(stream)
-        fault = self._faults.get("relay-blackhole", tunnel.codespace)
-        if fault is not None:
-            _hold(stream, fault)
+        for kind in ("relay-blackhole", "relay-slow"):
+            if fault := self._faults.get(kind, tunnel.codespace):
+                _hinder(stream, fault)
         if host is None:
             stream.free()
             self._relay_ended(tunnel, stream)
@@ -233,15 +251,45 @@ class TunnelService:
         if fault.kind == "relay-drop" and active:
             for relay in self._relays(fault.codespace):
                 relay.drop()
-        elif fault.kind == "relay-blackhole":
+        elif fault.kind in ("relay-blackhole", "relay-slow"):
             for relay in self._relays(fault.codespace):
-                if active:
-                    _hold(relay, fault)
-                else:
-                    relay.release()
+                _hinder(relay, fault) if active else _unhinder(relay, fault)
+        elif fault.kind == "relay-half-open":
+            (self._orphan if active else self._reset_half_open)(fault.codespace)
+        elif fault.kind == "token-expired" and active and fault.options["which"] == "old":
+            self._issuer.expire(tunnel_id_for(fault.codespace) if fault.codespace else None)
+
+    def _orphan(self, codespace: str | None) -> None:
+        """Take their other end from open relays; the connections stay until `_reset_half_open`."""
+        with self._lock:
+            for tunnel in self._tunnels.values():
+                if codespace in (None, tunnel.codespace):
+                    tunnel.half_open |= tunnel.relays
+        for relay in self._relays(codespace):
+            relay.abandon()
+
+    def _reset_half_open(self, codespace: str | None) -> None:
+        with self._lock:
+            relays: set[RelayStream] = set()
+            for tunnel in self._tunnels.values():
+                if codespace in (None, tunnel.codespace):
+                    relays |= tunnel.half_open
+                    tunnel.half_open = set()
+        for relay in relays:
+            relay.reset()
 
 
-def _hold(relay: RelayStream, fault: Fault) -> None:
-    seconds = float(fault.options.get("seconds", 0))
+def _hinder(relay: RelayStream, fault: Fault) -> None:
+    if fault.kind == "relay-slow":
+        relay.slow_down(float(fault.options["mbit"]) * 125_000)
+        return
+    seconds = float(fault.options["seconds"])
     logger.info("relay held for %s", f"{seconds:g} s" if seconds else "ever, until released")
-    relay.hold(seconds or None)
+    relay.hold(seconds or None, str(fault.options["direction"]))
+
+
+def _unhinder(relay: RelayStream, fault: Fault) -> None:
+    if fault.kind == "relay-slow":
+        relay.slow_down(None)
+    else:
+        relay.release()

@@ -42,6 +42,10 @@ class _Handler(RequestHandler):
 
     def authorize(self, tunnel_id: str, scopes: set[str]) -> Tunnel:
         tunnel = self.service.find(tunnel_id)
+        if self.service.outage(tunnel, self):
+            self.problem(HTTPStatus.SERVICE_UNAVAILABLE, "The service is not available.")
+        if self._finished:
+            raise Finish
         if tunnel is None:
             self.problem(HTTPStatus.NOT_FOUND, f"Tunnel {tunnel_id} was not found.")
         try:

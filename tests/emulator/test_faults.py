@@ -221,3 +221,36 @@ def test_network_names(emulator, api):
     assert api.get("/meta").json()["domains"]["codespaces"] == ["127.0.0.1"]
     emulator.faults.set("network-names", names="one.invalid,two.invalid")
     assert api.get("/meta").json()["domains"]["codespaces"] == ["one.invalid", "two.invalid"]
+
+
+def test_the_api_is_down(emulator, api, name):
+    emulator.faults.set("api-down")
+    answer = api.get(f"/user/codespaces/{name}")
+    assert (answer.status_code, answer.json()["message"]) == (503, "Service Unavailable")
+    emulator.faults.set("api-down", how="close")
+    with pytest.raises(httpx.RemoteProtocolError):
+        api.get("/user")
+    emulator.faults.set("api-down", how="hang")
+    with pytest.raises(httpx.ReadTimeout):
+        api.get("/user", timeout=0.3)
+    emulator.faults.clear("api-down")
+    assert api.get("/user").status_code == 200
+
+
+def test_the_tunnel_service_goes_down_with_the_api_only_where_asked(emulator, api, name, wait_for):
+    api.post(f"/user/codespaces/{name}/start")
+    tunnel = wait_for("Available")["connection"]["tunnelProperties"]
+
+    def ask() -> int:
+        return api.get(
+            f"{tunnel['serviceUri']}tunnels/{tunnel['tunnelId']}?api-version=2023-09-27-preview",
+            headers={"Authorization": f"Tunnel {tunnel['managePortsAccessToken']}"},
+        ).status_code
+
+    emulator.faults.set("api-down")
+    assert ask() == 200
+    emulator.faults.set("api-down", tunnels=1)
+    assert ask() == 503
+    emulator.faults.set("token-expired", count=1)
+    emulator.faults.clear("api-down")
+    assert [ask(), ask()] == [401, 200]

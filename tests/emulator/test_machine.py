@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -177,3 +178,36 @@ def test_machines_stand_side_by_side(room: MachineRoom, machine: Machine) -> Non
             tunnel.open_port(RPC_PORT).close()
     keys = {room.call(each).json()["endpoints"][0]["hostPublicKeys"][0] for each in (machine, other)}
     assert len(keys) == 2
+
+
+def test_signals_reach_what_they_are_meant_for(room: MachineRoom, machine: Machine) -> None:
+    code = "import time; time.sleep(600)"
+    env = machine.inside.environment()
+    commands = {
+        "server": ["-c", code, "-m", "jupyter_server"],
+        "link": ["-c", code, "-m", "package.child", "--listener", "3"],
+        "kernel": ["-c", code, "-f", "/somewhere/kernel-1.json"],
+    }
+    running = {
+        which: psutil.Popen([sys.executable, *command], env=env, stdin=subprocess.DEVNULL)
+        for which, command in commands.items()
+    }
+
+    def stopped() -> list[str]:
+        return [which for which, process in running.items() if process.status() == psutil.STATUS_STOPPED]
+
+    try:
+        room.faults.set("signal", machine.spec.name, which="link", signal="STOP")
+        eventually(lambda: stopped() == ["link"], "the process stopped")
+        room.faults.clear("signal")
+        eventually(lambda: not stopped(), "the process goes on")
+        for which in ("server", "kernel"):
+            room.faults.set("signal", machine.spec.name, which=which)
+            assert running[which].wait(PATIENCE) == -9
+        assert running["link"].is_running()
+    finally:
+        for process in running.values():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+            process.wait()
+        room.faults.clear()

@@ -293,3 +293,18 @@ def test_kinds_of_server(tmp_path: Path) -> None:
     assert create_server("none", Inside(spec)) is None
     with pytest.raises(EmulatorError, match="auto, openssh, paramiko"):
         create_server("dropbear", Inside(spec))
+
+
+def test_an_ssh_server_that_is_killed_comes_back(client: Client, room: MachineRoom) -> None:
+    address = room.run(client.machine.start_ssh_server(""))
+    with contextlib.closing(client.transport()) as transport, transport.open_session() as session:
+        session.exec_command("sleep 600")
+        room.faults.set("sshd-down", client.machine.spec.name)
+        eventually(lambda: not transport.is_active(), "the end of the connection")
+        with pytest.raises(ConnectionRefusedError):
+            client.machine.connect(address.port)
+    room.faults.clear()
+    room.run(client.machine.start_ssh_server(""))
+    with contextlib.closing(client.machine.connect(address.port)) as connection:
+        connection.settimeout(PATIENCE)
+        assert connection.recv(4) == b"SSH-"

@@ -444,3 +444,62 @@ def test_only_protocol_v1_is_served(room: MachineRoom, machine: Machine, subprot
 def test_the_host_key_file_is_private(machine: Machine) -> None:
     path: Path = machine.spec.folder / "etc" / "tunnel_host_key"
     assert path.stat().st_mode & 0o077 == 0
+
+
+def test_black_hole_in_one_direction_for_a_time(room: MachineRoom, machine: Machine, tunnel: TunnelClient) -> None:
+    received = bytearray()
+    done = threading.Event()
+
+    def answer(connection: socket.socket) -> None:
+        received.extend(connection.recv(100))
+        done.set()
+        connection.sendall(b"answer")
+        connection.recv(1)
+
+    with EchoServer(answer) as server:
+        channel = open_echo(room, machine, tunnel, server.port)
+        room.faults.set("relay-blackhole", machine.spec.name, direction="to-client", seconds=1.5)
+        channel.sendall(b"question")
+        assert done.wait(PATIENCE)
+        assert received == b"question"
+        channel.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            channel.recv(1)
+        channel.settimeout(PATIENCE)
+        assert read_exactly(channel, 6) == b"answer"
+    room.faults.clear()
+
+
+def test_a_half_open_relay_is_silent_until_it_is_reset(room: MachineRoom, machine: Machine) -> None:
+    with room.tunnel(machine) as tunnel:
+        room.faults.set("relay-half-open", machine.spec.name)
+        eventually(lambda: not room.tunnels.open_relays, "the end of the relay's other side")
+        assert not tunnel.websocket.ping().wait(0.3)
+        assert tunnel.is_active()
+        with room.tunnel(machine) as other:
+            other.wait_for(RPC_PORT)
+        room.faults.clear()
+        eventually(lambda: not tunnel.is_active(), "the reset")
+
+
+def test_a_slow_relay(room: MachineRoom, machine: Machine, tunnel: TunnelClient) -> None:
+    with EchoServer(echo) as server:
+        channel = open_echo(room, machine, tunnel, server.port)
+        room.faults.set("relay-slow", machine.spec.name, mbit=8)
+        begun = time.monotonic()
+        channel.sendall(bytes(500_000))
+        assert read_exactly(channel, 500_000)
+        assert time.monotonic() - begun >= 0.5
+        room.faults.clear()
+
+
+def test_tokens_of_before_expire_and_new_ones_are_good(room: MachineRoom, machine: Machine) -> None:
+    old = machine.tunnel_properties()
+    room.faults.set("token-expired", machine.spec.name, which="old")
+    assert room.call(machine, token=old["managePortsAccessToken"]).status_code == 401
+    with pytest.raises(InvalidStatus) as refusal:
+        room.open_relay(machine, token=old["connectAccessToken"])
+    assert refusal.value.response.status_code == 401
+    with room.tunnel(machine) as tunnel:
+        tunnel.wait_for(RPC_PORT)
+    room.faults.clear()
