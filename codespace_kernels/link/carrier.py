@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from codespace_kernels import __version__
 from codespace_kernels.errors import CodespaceKernelsError
-from codespace_kernels.link.session import Failed
+from codespace_kernels.link.session import Failed, PongReceived
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -25,6 +27,21 @@ _TURN_SECONDS = 0.005
 """A stream that has much hands over so many bytes, or for so long, before others of this loop have their turn."""
 
 
+_LOOK_SECONDS = 0.5
+"""Between looks at whether something is to be asked or an answer is overdue, where the intervals are longer."""
+
+_STALL_SECONDS = 2.0
+"""A look that is later than this by so much was held up: this process was stopped, the computer slept or is slow."""
+
+_WATCHFUL_SECONDS = 10.0
+"""For so long after a probe it is asked as often as while busy: what came first may have been sent long before."""
+
+_ROUND_TRIPS = 4.0
+"""So many times the slowest of the last round trips an answer may take, where that is more than the limit."""
+
+_LONGEST_LIMIT = 30.0
+
+
 class StreamCarrier:
     """Three tasks around one stream: read, write, ask for signs of life.
 
@@ -33,7 +50,7 @@ class StreamCarrier:
         session: Attached to this stream by the caller.
         take: Called with each event of the session but `Failed`.
         lost: Called once with this object and a sentence, when the stream is of no more use; not after `stop`.
-        intervals: Seconds between pings while idle, while busy, and of silence that is tolerated.
+        intervals: Seconds between pings while idle, while busy, and of silence that is tolerated once it was asked.
     """
 
     def __init__(
@@ -51,6 +68,10 @@ class StreamCarrier:
         self._idle_interval, self._busy_interval, self._silence_limit = intervals
         self._wake = asyncio.Event()
         self._asked_at: float | None = None
+        self._urgent_limit: float | None = None
+        self._watchful_until = float("-inf")
+        self._probed = asyncio.Event()
+        self._round_trips: deque[float] = deque(maxlen=5)
         self._tasks: list[asyncio.Task[None]] = []
         self._stopped = False
 
@@ -65,6 +86,12 @@ class StreamCarrier:
     def wake(self) -> None:
         """Look for something to send."""
         self._wake.set()
+
+    def probe(self, limit: float) -> None:
+        """Ask for a sign of life now, and give the stream up if none comes within so many seconds."""
+        self._asked_at, self._urgent_limit = None, limit
+        self._watchful_until = time.monotonic() + _WATCHFUL_SECONDS
+        self._probed.set()
 
     def stop(self) -> None:
         """End at once and close the stream."""
@@ -103,7 +130,7 @@ class StreamCarrier:
             data = await self._stream.read()
             if not data:
                 return "The stream to the workspace ended."
-            self._asked_at = None
+            self._asked_at = self._urgent_limit = None
             for start in range(0, len(data), _SLICE):
                 failed = self._receive(data[start : start + _SLICE])
                 if failed is not None:
@@ -129,6 +156,8 @@ class StreamCarrier:
         return None
 
     def _give(self, event: Any) -> None:
+        if isinstance(event, PongReceived):
+            self._round_trips.append(event.rtt)
         try:
             self._take(event)
         except Exception:
@@ -156,22 +185,37 @@ class StreamCarrier:
 
     async def _ask(self, is_busy: Callable[[], bool]) -> str:
         """Ping; give the stream up when an answer is due for too long and nothing at all arrives."""
-        asked_last = 0.0
+        pause = min(_LOOK_SECONDS, self._busy_interval)
+        looked_at, asked_last = time.monotonic(), float("-inf")
         while True:
             now = time.monotonic()
-            silence = self._silence(now)
-            if silence > self._silence_limit:
-                return f"The workspace gave no sign of life for {silence:.0f} s."
-            if self._session.kept_bytes or is_busy() or now - asked_last >= self._idle_interval:
+            if now - looked_at > pause + _STALL_SECONDS:
+                # What came meanwhile has not been read yet.
+                self._asked_at = None
+            looked_at = now
+            if self._asked_at is not None and now - self._asked_at > self._limit:
+                return f"The workspace gave no sign of life for {now - self._asked_at:.0f} s."
+            busy = self._session.kept_bytes or is_busy() or now < self._watchful_until
+            interval = self._busy_interval if busy else self._idle_interval
+            if self._probed.is_set() or now - asked_last >= interval:
+                self._probed.clear()
                 asked_last = now
                 self._asked_at = self._asked_at or now
                 self._session.ping(now)
                 self._wake.set()
-            await asyncio.sleep(self._busy_interval)
+            await self._until_probed(pause)
 
-    def _silence(self, now: float) -> float:
-        """Give the seconds without any byte since a question went out; 0 when none is open."""
-        return 0.0 if self._asked_at is None else now - self._asked_at
+    async def _until_probed(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._probed.wait()
+
+    @property
+    def _limit(self) -> float:
+        """Seconds of silence that are tolerated now: a line that is slow, or full, answers late."""
+        limit = self._silence_limit if self._urgent_limit is None else self._urgent_limit
+        slow = min(_ROUND_TRIPS * max(self._round_trips, default=0.0), _LONGEST_LIMIT)
+        return max(limit, slow)
 
 
 def _describe(failed: Failed) -> str:

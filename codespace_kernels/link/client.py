@@ -60,9 +60,12 @@ class LinkClient:
             when `attach` itself fails).
         command_timeout: Seconds that a command may take, the wait for a stream included.
         ping_interval: Seconds between questions for a sign of life while nothing is outstanding.
-        busy_ping_interval: The same while something is unacknowledged or unanswered.
+        busy_ping_interval: The same while something is unacknowledged, unanswered or running.
         silence_limit: Seconds without any byte from the workspace after which the stream is given up, counted only
             while an answer to something is due.
+
+    Attributes:
+        is_running: Tells whether something runs in a kernel, so that a dead stream must be found soon.
     """
 
     def __init__(
@@ -71,9 +74,10 @@ class LinkClient:
         on_detached: Callable[[str], None] | None = None,
         command_timeout: float = 90.0,
         ping_interval: float = 15.0,
-        busy_ping_interval: float = 3.0,
-        silence_limit: float = 12.0,
+        busy_ping_interval: float = 2.0,
+        silence_limit: float = 6.0,
     ) -> None:
+        self.is_running: Callable[[], bool] = lambda: False
         self._on_detached = on_detached
         self._command_timeout = command_timeout
         self._intervals = (ping_interval, busy_ping_interval, silence_limit)
@@ -139,7 +143,7 @@ class LinkClient:
         self._round_trips.clear()
         self._session.attach()
         carrier = self._carrier = StreamCarrier(stream, self._session, self._take, self._lost, self._intervals)
-        carrier.start(lambda: bool(self._pending))
+        carrier.start(lambda: bool(self._pending) or self.is_running())
         await self._wait_for_hello(carrier, timeout)
 
     async def _wait_for_hello(self, carrier: StreamCarrier, timeout: float) -> None:
@@ -154,6 +158,11 @@ class LinkClient:
         if not self._connected.is_set():
             self._lost(carrier, "The workspace did not answer.")
             raise WaitTimeoutError.after("the link process in the workspace to answer", timeout)
+
+    def probe(self, limit: float) -> None:
+        """Find out now whether the stream is alive: without a sign of life within so many seconds it is given up."""
+        if self._carrier is not None and self._connected.is_set():
+            self._carrier.probe(limit)
 
     async def wait_detached(self) -> str:
         """Wait until no stream carries the link; give the reason, a sentence for a person."""
@@ -276,15 +285,21 @@ class LinkClient:
 
     # -- commands -----------------------------------------------------------------------------------------------------
 
-    async def command(self, do: str, **fields: Any) -> dict[str, Any]:
+    async def command(self, do: str, *, timeout: float | None = None, **fields: Any) -> dict[str, Any]:
         """Have the server do something, and give its answer. Waits for a stream where there is none.
+
+        Args:
+            do: The command.
+            timeout: Seconds that it may take, where that is less than `command_timeout`.
+            fields: Of the command.
 
         Raises:
             CodespaceKernelsError: What the server says, as the class that it names; `LinkError` where the link was
                 closed or the command's fate is not known.
             WaitTimeoutError: No answer in time.
         """
-        answer, _ = await self._run(do, self._command_timeout, **fields)
+        limit = self._command_timeout if timeout is None else min(timeout, self._command_timeout)
+        answer, _ = await self._run(do, limit, **fields)
         return answer
 
     async def _run(self, do: str, timeout: float | None, **fields: Any) -> tuple[dict[str, Any], list[bytes]]:
@@ -300,10 +315,20 @@ class LinkClient:
             async with asyncio.timeout(timeout):
                 return await answer
         except TimeoutError:
-            away = "" if self.attached else f" (no connection: {self._reason})"
-            raise WaitTimeoutError.after(f"the workspace to do {do!r}{away}", timeout or 0) from None
+            raise self._too_late(do, timeout or 0) from None
         finally:
             self._pending.pop(number, None)
+
+    def _too_late(self, do: str, timeout: float) -> WaitTimeoutError:
+        if not self.attached:
+            return WaitTimeoutError.after(f"the workspace to do {do!r} (no connection: {self._reason})", timeout)
+        # The process that carries messages answers pings, else there would be no stream any more.
+        return WaitTimeoutError.after(
+            f"the workspace's Jupyter server to do {do!r}",
+            timeout,
+            "The connection works and running cells go on, but that server is stuck or has too much to do. If it stays "
+            "so, stop the codespace and start it again.",
+        )
 
     def _send_command(self, request: Mapping[str, Any]) -> None:
         self.send(commands.KERNEL, commands.CHANNEL, commands.encode(dict(request)))

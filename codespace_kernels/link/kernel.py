@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+INTERRUPT_SECONDS = 20.0
+"""For the answer to an interrupt: whoever asked for it, waits; front ends do so for half a minute."""
+
 _CHANNELS = {int(channel): channel for channel in Channel}
 
 
@@ -84,7 +87,7 @@ class LinkKernel:
             KernelError: The kernel is gone, or the server refused.
             WaitTimeoutError: No answer in time.
         """
-        await self._command("interrupt")
+        await self._command("interrupt", timeout=INTERRUPT_SECONDS)
 
     async def restart(self) -> None:
         """Replace the kernel's process, dead or alive; returns when the new one answers.
@@ -111,9 +114,9 @@ class LinkKernel:
             self._closed = True
             self._client.release(self)
 
-    async def _command(self, do: str) -> None:
+    async def _command(self, do: str, timeout: float | None = None) -> None:
         try:
-            await self._client.command(do, kernel_id=self._kernel_id)
+            await self._client.command(do, timeout=timeout, kernel_id=self._kernel_id)
         except RemoteServerError as error:
             raise KernelError(str(error)) from error
 

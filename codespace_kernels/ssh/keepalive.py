@@ -21,8 +21,8 @@ class KeepaliveOptions:
         limit: Questions that may stay unanswered.
     """
 
-    interval: float = 15.0
-    limit: int = 3
+    interval: float = 10.0
+    limit: int = 2
 
 
 async def watch(session: SshSession, options: KeepaliveOptions) -> str:
