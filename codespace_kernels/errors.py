@@ -161,7 +161,13 @@ class WorkspaceNotCreatedError(WorkspaceError):
 
 
 class WorkspaceFailedError(WorkspaceError):
-    """The workspace is in a state that no waiting will mend."""
+    """The workspace is in a state that no waiting will mend.
+
+    Attributes:
+        may_pass: Whether the provider itself does not know more, so that it may be found well later.
+    """
+
+    may_pass: bool = False
 
 
 class WorkspaceConnectionError(CodespaceKernelsError):

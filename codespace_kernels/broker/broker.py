@@ -18,6 +18,7 @@ from codespace_kernels.broker.kernel_place import KernelPlace
 from codespace_kernels.broker.kernels import BrokerKernel
 from codespace_kernels.broker.ledger import Ledger, key_of, ledger_path
 from codespace_kernels.broker.lookout import Lookout
+from codespace_kernels.broker.network import NetworkWatch
 from codespace_kernels.broker.recipes import Recipes
 from codespace_kernels.broker.usage import UsageMeter
 from codespace_kernels.broker.watchers import Watchers
@@ -64,6 +65,7 @@ class Broker:
         self._infos = KernelInfos(state_dir() / "kernel-infos.json")
         self._ledger = Ledger(ledger_path())
         self.lookout = Lookout(self._ledger, lambda: self.sessions.values(), lambda: len(self.watchers) > 0)
+        self.network = NetworkWatch(self._is_connected, self._look_again)
         self._idle_timeout = idle_timeout
         self._activity_interval = activity_interval
         self._requests = 0
@@ -92,6 +94,13 @@ class Broker:
         """Tell whether somebody watches something that runs: that ends by itself, at the workspace's idle timeout."""
         return len(self.watchers) > 0 and any(s.state is not SessionState.IDLE for s in self.sessions.values())
 
+    def _is_connected(self) -> bool:
+        return any(s.state in (SessionState.CONNECTED, SessionState.RECONNECTING) for s in self.sessions.values())
+
+    def _look_again(self, _noticed: str) -> None:
+        for session in self.sessions.values():
+            session.look_again()
+
     def session(self, access: Access, workspace: str) -> WorkspaceSession:
         """Give the session of a workspace, the same one for all that use it."""
         key = (access.account.key, workspace)
@@ -101,6 +110,7 @@ class Broker:
                 workspace,
                 UsageMeter(self._ledger, key_of(access.account, workspace)),
                 busy=lambda: any(kernel.busy for kernel in self._kernels_of(key)),
+                needed=lambda: any(kernel.alive for kernel in self._kernels_of(key)),
                 lost=lambda reason: self._workspace_lost(key, reason),
                 changed=self.watchers.changed,
                 activity_interval=self._activity_interval,

@@ -16,6 +16,8 @@ from codespace_kernels.progress import Progress, ProgressEvent
 from codespace_kernels.remote_kernel import RemoteKernelSpec
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from codespace_kernels.connection import Connection
     from codespace_kernels.providers.base import Provider
     from codespace_kernels.remote_kernel import RemoteKernel
@@ -29,6 +31,10 @@ class KernelHost(Protocol):
     @property
     def description(self) -> str:
         """How they are reached, for a status line."""
+
+    @property
+    def promise(self) -> dict[str, str]:
+        """What is promised of a connection that breaks: `output` is `kept` or `may be lost`; where lost, `why`."""
 
     @property
     def round_trip(self) -> float | None:
@@ -62,11 +68,25 @@ class KernelHost(Protocol):
             CodespaceKernelsError: It cannot be had now.
         """
 
+    def watch_closely(self, needed: Callable[[], bool]) -> None:
+        """Have a dead way found within seconds while this is true, and within half a minute otherwise."""
+
+    def probe(self, limit: float) -> None:
+        """Find out now whether the way is alive; it is given up without a sign of life within so many seconds."""
+
     async def disconnected(self) -> str:
         """Wait until the way to the workspace is lost; give the reason."""
 
-    async def reconnect(self, provider: Provider, workspace: str, progress: Progress) -> None:
+    async def reconnect(
+        self, provider: Provider, workspace: str, progress: Progress, *, api_down: bool = False
+    ) -> None:
         """Try once to have a new way to the same kernels.
+
+        Args:
+            provider: Of the workspace.
+            workspace: Its name.
+            progress: Hears of the steps.
+            api_down: See `Provider.connect`.
 
         Raises:
             WorkspaceConnectionError: Not now; another try may succeed.
@@ -98,7 +118,7 @@ async def _open_foreign(provider: Provider, workspace: str, progress: Progress, 
     """Use the workspace's own Jupyter server; if there is none, the missing SSH server is what the user can mend."""
     progress(ProgressEvent("server", f"{workspace} has no SSH server; asking for its own Jupyter server"))
     try:
-        host = ForeignHost(ServerClient(await provider.jupyter_url(workspace, progress)))
+        host = ForeignHost(ServerClient(await provider.jupyter_url(workspace, progress)), str(cause))
         await host.kernelspecs()
     except CodespaceKernelsError as error:
         log.info("%s: no Jupyter server either: %s", workspace, error)
@@ -133,6 +153,11 @@ class LinkHost:
         return f"{self._connection.description}, link"
 
     @property
+    def promise(self) -> dict[str, str]:
+        """Nothing is lost."""
+        return {"output": "kept", "why": ""}
+
+    @property
     def round_trip(self) -> float | None:
         """Seconds of the link's pings."""
         return self._link.rtt
@@ -164,14 +189,24 @@ class LinkHost:
         token = str((await self._link.server_info()).get("token") or "")
         return hashlib.sha256(token.encode()).hexdigest()[:16] if token else ""
 
+    def watch_closely(self, needed: Callable[[], bool]) -> None:
+        """Have the link ask often while this is true."""
+        self._link.is_running = needed
+
+    def probe(self, limit: float) -> None:
+        """Have the link ask now."""
+        self._link.probe(limit)
+
     async def disconnected(self) -> str:
         """Wait until the link has no stream any more."""
         return await self._link.wait_detached()
 
-    async def reconnect(self, provider: Provider, workspace: str, progress: Progress) -> None:
+    async def reconnect(
+        self, provider: Provider, workspace: str, progress: Progress, *, api_down: bool = False
+    ) -> None:
         """Attach the same link over a new connection; both ends replay what the other has not seen."""
         await self._connection.close()
-        connection = await provider.connect(workspace, progress)
+        connection = await provider.connect(workspace, progress, api_down=api_down)
         try:
             self._server = await ensure_server(connection, progress)
             await self._link.attach(await self._server.open_link(connection))
@@ -192,13 +227,19 @@ class ForeignHost:
     Output that was on its way when a connection broke may be missing, and the server's rate limit applies.
     """
 
-    def __init__(self, client: ServerClient) -> None:
+    def __init__(self, client: ServerClient, why: str = "") -> None:
         self._client = client
+        self._why = why
 
     @property
     def description(self) -> str:
         """How the kernels are reached, and that the promise is weaker."""
         return "the codespace's own Jupyter server (output may be lost when the connection breaks)"
+
+    @property
+    def promise(self) -> dict[str, str]:
+        """The weaker one."""
+        return {"output": "may be lost", "why": self._why}
 
     @property
     def round_trip(self) -> float | None:
@@ -247,12 +288,20 @@ class ForeignHost:
         """Nothing is known of that server."""
         return ""
 
+    def watch_closely(self, needed: Callable[[], bool]) -> None:
+        """Nothing to do: the tunnel and the websockets look after themselves."""
+
+    def probe(self, limit: float) -> None:
+        """Nothing to do, as for `watch_closely`."""
+
     async def disconnected(self) -> str:
         """Never: each kernel's websocket mends itself."""
         await asyncio.Event().wait()
         return ""
 
-    async def reconnect(self, provider: Provider, workspace: str, progress: Progress) -> None:
+    async def reconnect(
+        self, provider: Provider, workspace: str, progress: Progress, *, api_down: bool = False
+    ) -> None:
         """Nothing to do: each kernel's websocket mends itself."""
 
     async def close(self) -> None:

@@ -68,6 +68,11 @@ class KeptKernel:
         return self.unattended.busy
 
     @property
+    def alive(self) -> bool:
+        """Whether it is one, as far as is known."""
+        return self.unattended.alive
+
+    @property
     def until(self) -> float | None:
         """Unix time at which it will be ended; None while it works."""
         return None if self.busy else self._quiet_since + self.request.target.keep_hours * 3600

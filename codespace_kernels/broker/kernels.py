@@ -83,6 +83,11 @@ class BrokerKernel:
         """Whether the kernel is executing something."""
         return self.state == "busy"
 
+    @property
+    def alive(self) -> bool:
+        """Whether there is a kernel, or one is being waited for."""
+        return self.state not in {"dead", "ended"}
+
     async def start(self) -> None:
         """Bind the local sockets, then start the remote kernel behind them, unless its workspace has to start first.
 
@@ -362,7 +367,8 @@ class BrokerKernel:
             self._out_of_reach.set()
             return
         elif state is KernelState.ALIVE and self.state in {"reconnecting", "restarting"}:
-            self._become("idle")
+            assert self._bridge is not None
+            self._become("busy" if self._bridge.stats.execution_state == "busy" else "idle")
         self._out_of_reach.clear()
 
     def output_may_be_missing(self, reason: str) -> None:

@@ -112,7 +112,8 @@ async def serve_forever(
     server = tornado.httpserver.HTTPServer(make_app(broker, listening.guard), max_body_size=MAX_BODY)
     server.add_socket(listening.socket)
     end_on_signals(broker.idle.set)
-    clocks = [asyncio.create_task(work) for work in (broker.watch_idleness(), broker.lookout.run())]
+    works = (broker.watch_idleness(), broker.lookout.run(), broker.network.run())
+    clocks = [asyncio.create_task(work) for work in works]
     report("")
     try:
         await broker.idle.wait()

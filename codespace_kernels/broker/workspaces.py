@@ -10,6 +10,8 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
+from codespace_kernels.broker.answering import AnswerWatch
+from codespace_kernels.broker.mending import Mending
 from codespace_kernels.errors import (
     CodespaceKernelsError,
     GitHubUnavailableError,
@@ -31,14 +33,17 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-RECONNECT_DELAYS = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0)
-"""Seconds before each try to mend a connection; the last one repeats."""
+API_SECONDS = 10.0
+"""For the provider to say anything about a workspace; after that its last known way is tried without it."""
 
-PASSING = (WorkspaceConnectionError, GitHubUnavailableError, RateLimitError, WaitTimeoutError)
-"""Failures that another try may not meet; with any other one the kernels are given up."""
+CAUSE_SECONDS = 5.0
+"""For the provider to say why a workspace was stopped."""
+
+PROBE_SECONDS = 3.0
+"""For a sign of life over a connection that may have died while the computer slept or changed its network."""
 
 RECONNECT_WAIT = 60.0
-"""Seconds that a new kernel waits for a connection that is being mended."""
+"""Seconds for which somebody at a command line waits for a connection that is being mended."""
 
 START_TIMEOUT = 300.0
 """Seconds that a workspace may take to start where somebody waits at a command line."""
@@ -77,12 +82,14 @@ class WorkspaceSession:
 
     Attributes:
         repository: `host/owner/name` of what it is a clone of, empty where there is none or while it is not known.
+        mending: While the way to the workspace is lost.
 
     Args:
         account: Whose workspace.
         name: The provider's name of the workspace.
         meter: Of its use.
         busy: Tells whether a kernel of this workspace is busy now.
+        needed: Tells whether there is a kernel of this workspace, held or kept.
         lost: Called with a sentence when the way to the workspace is gone for good.
         changed: Called when what `to_json` gives may have changed.
         activity_interval: Seconds between activity notices while a kernel is busy.
@@ -95,6 +102,7 @@ class WorkspaceSession:
         meter: UsageMeter,
         *,
         busy: Callable[[], bool],
+        needed: Callable[[], bool] = lambda: False,
         lost: Callable[[str], None],
         changed: Callable[[], None] = lambda: None,
         activity_interval: float = ACTIVITY_INTERVAL,
@@ -109,7 +117,9 @@ class WorkspaceSession:
         self.changed = changed
         self.provider: Provider | None = None
         self.host: KernelHost | None = None
+        self.mending: Mending | None = None
         self._busy = busy
+        self._needed = needed
         self._lost = lost
         self._activity_interval = activity_interval
         self._listeners: set[Progress] = set()
@@ -117,6 +127,7 @@ class WorkspaceSession:
         self._attempt_starts = False
         self._waiting = 0
         self._settled = asyncio.Event()
+        self._api = AnswerWatch(API_SECONDS)
         self._tasks: set[asyncio.Task[None]] = set()
         self._start_seen = False
         self._worked = False
@@ -168,7 +179,7 @@ class WorkspaceSession:
 
     async def _connect(self, provider: Provider, *, start: bool, timeout: float) -> KernelHost:
         if self.host is not None:
-            mended = await self._reconnected()
+            mended = await self._reconnected(timeout if timeout > START_TIMEOUT else RECONNECT_WAIT)
             if mended is not None:
                 return mended
         self.provider = provider
@@ -180,6 +191,7 @@ class WorkspaceSession:
             from codespace_kernels.broker.hosts import open_host
 
             self.host = await open_host(provider, self.name, self._report)
+            self.host.watch_closely(self._busy)
         except BaseException:
             self._become(SessionState.IDLE)
             raise
@@ -194,16 +206,29 @@ class WorkspaceSession:
         self.meter.learn(running, started=self._start_seen)
         return running
 
-    async def _reconnected(self) -> KernelHost | None:
+    async def _reconnected(self, seconds: float) -> KernelHost | None:
         """Wait for the mending that is under way; None where it was given up, for a workspace that was stopped say."""
-        self._report(ProgressEvent("reconnect", f"Waiting for the connection to {self.name} to come back"))
+        self.hurry()
+        self._tell_mending()
         try:
-            await asyncio.wait_for(self._settled.wait(), RECONNECT_WAIT)
+            await asyncio.wait_for(self._settled.wait(), seconds)
         except TimeoutError:
             raise WaitTimeoutError.after(
-                f"the connection to {self.name} to come back", RECONNECT_WAIT, "Look at `codespace-kernels status`."
+                f"the connection to {self.name} to come back", seconds, "Look at `codespace-kernels status`."
             ) from None
         return self.host
+
+    def hurry(self) -> None:
+        """Hear that somebody waits: where the way is lost, it is tried at once to have another one."""
+        if self.mending is not None:
+            self.mending.hurry()
+
+    def look_again(self) -> None:
+        """Hear that connections may be dead, and that they may be had anew: the network is another one, say."""
+        if self.mending is not None:
+            self.mending.start_over()
+        elif self.host is not None:
+            self.host.probe(PROBE_SECONDS)
 
     async def _look_after(self, host: KernelHost, provider: Provider) -> None:
         """Mend the connection each time it breaks, until the workspace is gone or nobody needs it."""
@@ -215,7 +240,7 @@ class WorkspaceSession:
                 reason = await host.disconnected()
                 log.warning("%s: connection lost: %s", self.name, reason)
                 self._become(SessionState.RECONNECTING)
-                if not await self._mend(host, provider):
+                if not await self._mend(host, provider, reason):
                     return
                 self._become(SessionState.CONNECTED)
         finally:
@@ -237,24 +262,61 @@ class WorkspaceSession:
         if self.host is not None and self._era is not None and self.host.heard_at is not None:
             self.meter.heard(self.host.heard_at, self._era)
 
-    async def _mend(self, host: KernelHost, provider: Provider) -> bool:
-        for attempt in range(10_000):
-            await asyncio.sleep(RECONNECT_DELAYS[min(attempt, len(RECONNECT_DELAYS) - 1)])
-            try:
-                await self._running(provider, start=False)
-                await host.reconnect(provider, self.name, self._report)
-            except PASSING as error:
-                log.info("%s: still not reachable: %s", self.name, error)
-            except WorkspaceStoppedError:
-                self.meter.stopped()
-                await self.drop(f"Codespace {self.name} was stopped; its kernels ended with it. Restart the kernel.")
-                return False
-            except CodespaceKernelsError as error:
-                await self.drop(str(error))
-                return False
-            else:
+    async def _mend(self, host: KernelHost, provider: Provider, reason: str) -> bool:
+        """Have another way; false where that was given up, and kernels were told why."""
+        self.mending = Mending(
+            lambda: self._try_again(host, provider),
+            lambda: self._needed() or self._waiting > 0,
+            self._tell_mending,
+            reason,
+        )
+        try:
+            if await self.mending.run():
                 return True
+            given_up = f"The connection to {self.name} was lost, and nothing needed it."
+        except WorkspaceStoppedError:
+            self.meter.stopped()
+            notice = await self._stop_notice(provider)
+            given_up = f"Codespace {self.name} was stopped; its kernels ended with it. {notice}Restart the kernel."
+        except CodespaceKernelsError as error:
+            given_up = str(error)
+        finally:
+            self.mending = None
+        await self.drop(given_up)
         return False
+
+    async def _try_again(self, host: KernelHost, provider: Provider) -> None:
+        """Try once to have another way; without the provider's API, where that is down.
+
+        Raises:
+            CodespaceKernelsError: It cannot be had; says why.
+        """
+        unavailable: CodespaceKernelsError | None = None
+        try:
+            await self._api.run(self._running(provider, start=False), f"say how {self.name} fares")
+        except (GitHubUnavailableError, RateLimitError) as error:
+            unavailable = error
+        try:
+            await host.reconnect(provider, self.name, self._report, api_down=unavailable is not None)
+        except WorkspaceConnectionError:
+            if unavailable is not None:
+                raise unavailable from None
+            raise
+
+    async def _stop_notice(self, provider: Provider) -> str:
+        """Give what the provider says of why the workspace was stopped, as a sentence and a space; or nothing."""
+        try:
+            async with asyncio.timeout(CAUSE_SECONDS):
+                notice = (await provider.resolve(self.name)).stop_notice
+        except (CodespaceKernelsError, TimeoutError) as error:
+            log.info("%s: not known why it was stopped: %r", self.name, error)
+            return ""
+        return f"GitHub says: {notice} " if notice else ""
+
+    def _tell_mending(self) -> None:
+        if self.mending is not None:
+            text = f"Waiting for the connection to {self.name} to come back ({self.mending.describe()})"
+            self._report(ProgressEvent("reconnect", text))
 
     def worked(self) -> None:
         """Hear that a kernel of this workspace has begun to execute something."""
@@ -308,6 +370,8 @@ class WorkspaceSession:
             "progress": self.progress.to_json() if self.progress else None,
             "since": self.since,
             "connection": self.host.description if self.host else "",
+            "promise": self.host.promise if self.host else None,
+            "reconnecting": self.mending.to_json() if self.mending else None,
             "round_trip": round_trip,
             "round_trip_ms": None if round_trip is None else round(round_trip * 1000, 1),
             "codespace_state": self._workspace_state(),
@@ -335,6 +399,7 @@ class WorkspaceSession:
             self._settled.set()
 
     def _report(self, event: ProgressEvent) -> None:
+        self._api.heard()
         self._start_seen |= event.stage in _STARTS
         self.progress = event
         self.changed()

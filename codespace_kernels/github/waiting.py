@@ -36,6 +36,9 @@ _ADVICE = {
     CodespaceState.UNKNOWN: "GitHub itself does not know more. Try again in some minutes, or look at its web page.",
 }
 
+_MAY_PASS = frozenset({CodespaceState.UNAVAILABLE, CodespaceState.UNKNOWN})
+"""States of which GitHub does not know more itself; what runs there may run on."""
+
 _OTHER_STEP = ("busy", "Waiting for codespace {name} ({state})")
 
 _STEPS = {
@@ -240,6 +243,7 @@ def failed(codespace: Codespace) -> WorkspaceFailedError:
         f"{_ADVICE.get(codespace.state, '')}{page}"
     )
     error.url = codespace.web_url
+    error.may_pass = codespace.state in _MAY_PASS
     return error
 
 

@@ -237,8 +237,13 @@ class Provider(Protocol):
             full: Whether nothing that was built before is used again.
         """
 
-    async def connect(self, name: str, progress: Progress) -> Connection:
+    async def connect(self, name: str, progress: Progress, *, api_down: bool = False) -> Connection:
         """Open a way to a running workspace, with credentials fetched for this connection.
+
+        Args:
+            name: The workspace.
+            progress: Hears of the steps.
+            api_down: The provider's API does not answer: what is known of the last way is used, credentials included.
 
         Raises:
             NoSshServerError: The image has no SSH server; `jupyter_url` may still work.

@@ -104,6 +104,7 @@ class CodespacesProvider:
         self._transport = transport
         self._pace = pace
         self._ways: list[_Way] = []
+        self._last_tunnels: dict[str, TunnelProperties] = {}
         self._jupyters: dict[str, CodespaceJupyter] = {}
 
     @classmethod
@@ -217,22 +218,42 @@ class CodespacesProvider:
 
     # Reaching.
 
-    async def connect(self, name: str, progress: Progress) -> Connection:
+    async def connect(self, name: str, progress: Progress, *, api_down: bool = False) -> Connection:
         """Open a way to a running codespace; see `Provider.connect`. One that is stopped is not started.
 
         Raises:
             WorkspaceStoppedError: It is stopped.
         """
+        if api_down:
+            return await self._connect_as_before(name, progress)
         if self._transport == "gh":
             await self._connectable(name, progress, start=False)
             return await self._connect_by_gh(name, progress)
+        try:
+            return await self._connect_by_fresh_tunnel(name, progress)
+        except TunnelError as error:
+            # Where our own client has had the tunnel before, gh has no better one.
+            if self._transport == "tunnel" or name in self._last_tunnels:
+                raise
+            return await self._fall_back(name, progress, error)
+
+    async def _connect_by_fresh_tunnel(self, name: str, progress: Progress) -> Connection:
+        """Connect with tokens that are fetched for it; fetched once more where they are refused."""
+        from codespace_kernels.tunnel.errors import TunnelRefusedError
+
         properties = await self._tunnel_properties(name, progress)
         try:
             return await self._connect_by_tunnel(properties, name, progress)
-        except TunnelError as error:
-            if self._transport == "tunnel":
+        except TunnelRefusedError as error:
+            if not error.token_expired:
                 raise
-            return await self._fall_back(name, progress, error)
+        return await self._connect_by_tunnel(await self._tunnel_properties(name, progress), name, progress)
+
+    async def _connect_as_before(self, name: str, progress: Progress) -> Connection:
+        properties = self._last_tunnels.get(name)
+        if properties is None:
+            raise WorkspaceConnectionError(f"Without GitHub's API no way to codespace {name} is known.")
+        return await self._connect_by_tunnel(properties, name, progress)
 
     async def jupyter_url(self, name: str, progress: Progress) -> JupyterUrl:
         """Give the codespace's own JupyterLab on a local port, one for all callers; see `Provider.jupyter_url`."""
@@ -274,7 +295,7 @@ class CodespacesProvider:
             return await wait.run()
 
     async def _tunnel_properties(self, name: str, progress: Progress) -> TunnelProperties:
-        """Fetch what leads to the tunnel; its tokens expire, so each connection has its own."""
+        """Fetch what leads to the tunnel; its tokens expire, so each connection has its own where that can be."""
         from codespace_kernels.tunnel.properties import TunnelProperties
 
         codespace = await self._connectable(name, progress, start=False)
@@ -286,6 +307,7 @@ class CodespacesProvider:
         from codespace_kernels.tunnel.codespace import connect_codespace
 
         connection = await connect_codespace(properties, name=self._pin(name), progress=progress)
+        self._last_tunnels[name] = properties
         return self._kept(name, connection, lambda: connection.tunnel.services.notify_activity(["keepAlive"]))
 
     async def _connect_by_gh(self, name: str, progress: Progress) -> Connection:

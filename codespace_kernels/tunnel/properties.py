@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 class TunnelProperties:
     """The `connection.tunnelProperties` object of a codespace (internal form of `GET /user/codespaces/{name}`).
 
-    The tokens are JWTs that expire, so the object is fetched anew for each connection and never stored.
+    The tokens are JWTs that expire, so the object is fetched anew for each connection, as long as GitHub gives it, and
+    never written to a disk.
 
     Attributes:
         connect_access_token: Opens the relay's websocket.

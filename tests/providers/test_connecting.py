@@ -238,3 +238,33 @@ async def test_no_secret_in_logs_progress_and_errors(make_provider, emulator, ru
     assert not [secret for secret in secrets if secret in shown]
     # Tunnel tokens are JWTs.
     assert "eyJ" not in shown
+
+
+async def test_a_refused_token_leads_to_a_fresh_one_at_once(make_provider, emulator, running):
+    provider = make_provider(transport="tunnel")
+    emulator.faults.set("token-expired", count=1)
+    connection = await provider.connect(running, silent)
+    assert await text_of(connection, "echo in") == "in"
+    assert not list(emulator.faults)
+
+
+async def test_while_the_api_is_down_the_last_way_is_taken(provider, emulator, running):
+    with pytest.raises(errors.WorkspaceConnectionError):
+        await provider.connect(running, silent, api_down=True)
+    connection = await provider.connect(running, silent)
+    await connection.close()
+    emulator.faults.set("api-down")
+    with pytest.raises(errors.GitHubUnavailableError):
+        await provider.connect(running, silent)
+    again = await provider.connect(running, silent, api_down=True)
+    assert await text_of(again, "echo again") == "again"
+    emulator.faults.set("token-expired", which="old")
+    with pytest.raises(errors.TunnelError):
+        await provider.connect(running, silent, api_down=True)
+
+
+async def test_an_open_connection_does_not_care_for_the_api(provider, emulator, running):
+    connection = await provider.connect(running, silent)
+    emulator.faults.set("api-down", how="close", tunnels=1)
+    assert await text_of(connection, "echo on") == "on"
+    await provider.notify_activity(running)
