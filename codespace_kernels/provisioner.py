@@ -16,6 +16,7 @@ from typing import Any, cast
 
 from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.consoleapp import JupyterConsoleApp
+from jupyter_client.multikernelmanager import MultiKernelManager
 from jupyter_client.provisioning.provisioner_base import KernelProvisionerBase
 from jupyter_client.runapp import RunApp
 from traitlets import Enum, Float
@@ -135,6 +136,8 @@ class CodespaceProvisioner(KernelProvisionerBase):
             connection_file=_absolute(getattr(self.parent, "connection_file", "")),
             # `jupyter console` and qtconsole are such applications, and no notebook is.
             in_terminal=isinstance(application, JupyterConsoleApp),
+            # A Jupyter server's kernels have such a manager; nbclient, papermill and scripts have none.
+            replaces_output=isinstance(application, MultiKernelManager),
             # It gives each script ten seconds.
             runs_at_once=isinstance(application, RunApp),
         )

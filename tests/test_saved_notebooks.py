@@ -56,6 +56,21 @@ async def test_the_line_is_left_out_and_nothing_else(contents, tmp_path):
     assert kept == [[], ["stream", "display_data"], [], ["display_data", "stream"]]
 
 
+async def test_text_that_a_line_came_between_is_one_stream_again(contents, tmp_path):
+    def text(name: str, *lines: str) -> dict:
+        return {"output_type": "stream", "name": name, "text": list(lines)}
+
+    bar = [text("stdout", "10 %\r"), LINE, {**text("stdout"), "text": "20 %\r"}, LINE, text("stderr", "a\n", "b\n")]
+    content = notebook(bar, [text("stdout", "1\n"), text("stdout", "2\n")])
+    await save(contents, "n.ipynb", type="notebook", content=content)
+    cells = json.loads((tmp_path / "n.ipynb").read_text())["cells"]
+    kept = [[(output["name"], "".join(output["text"])) for output in cell["outputs"]] for cell in cells[:2]]
+    assert kept == [
+        [("stdout", "10 %\r20 %\r"), ("stderr", "a\nb\n")],
+        [("stdout", "1\n"), ("stdout", "2\n")],
+    ]
+
+
 async def test_other_files_are_saved_as_they_are(contents, tmp_path, caplog):
     text = json.dumps(notebook([LINE]))
     await save(contents, "n.txt", type="file", format="text", content=text)

@@ -17,6 +17,7 @@ from codespace_kernels.bridge.earlier import EarlierOutput
 from codespace_kernels.bridge.gate import LocalGate
 from codespace_kernels.bridge.late_answers import LateAnswers
 from codespace_kernels.bridge.local_messages import LocalMessages
+from codespace_kernels.bridge.lost_way import LostWay, LostWayLine, LostWayNotes
 from codespace_kernels.bridge.notebook_name import NotebookName
 from codespace_kernels.bridge.pump import SocketPump
 from codespace_kernels.bridge.requests import LifecycleRequests, RequestHandler, RequestQueue, no_kernel
@@ -55,7 +56,14 @@ class KernelBridge:
     """
 
     def __init__(
-        self, sockets: LocalSockets, signer: Signer, owner: BridgeOwner | None, idle_grace: float, *, in_terminal: bool
+        self,
+        sockets: LocalSockets,
+        signer: Signer,
+        owner: BridgeOwner | None,
+        idle_grace: float,
+        *,
+        in_terminal: bool,
+        replaces_output: bool,
     ) -> None:
         self._sockets = sockets
         self._signer = signer
@@ -73,6 +81,10 @@ class KernelBridge:
         self._stand_in = StandIn(
             self._messages, self._send, self._queue, self._activity, self._late, self._run_waits, line
         )
+        lasting: LostWayLine | LostWayNotes | None = None
+        if in_terminal or replaces_output:
+            lasting = (LostWayNotes if in_terminal else LostWayLine)(self._messages, self._send)
+        self._lost_way = LostWay(self._activity, owner, lasting)
         self._question: Message | None = None
         self._kernel: RemoteKernel | None = None
         self._coming: RemoteKernel | None = None
@@ -96,6 +108,7 @@ class KernelBridge:
         owner: BridgeOwner | None = None,
         idle_grace: float = IDLE_GRACE,
         in_terminal: bool = False,
+        replaces_output: bool = True,
     ) -> KernelBridge:
         """Open the local sockets; from then on clients may connect and send.
 
@@ -107,6 +120,8 @@ class KernelBridge:
             owner: Told what clients ask for and what the kernel does.
             idle_grace: Seconds of silence after which an answered request whose `idle` was lost counts as done.
             in_terminal: Whether clients print what they are told, so that nothing can be replaced.
+            replaces_output: Whether they replace a display in place; those that only collect outputs would keep what
+                such a display showed last.
 
         Raises:
             SettingsError: A port is taken, the scheme is unknown, or the key cannot stand in a connection file.
@@ -118,7 +133,8 @@ class KernelBridge:
             raise SettingsError("A kernel's key must be UTF-8 text: it stands in a JSON file.") from None
         except ValueError as error:
             raise SettingsError(f"The connection file cannot be used: {error}.") from None
-        return cls(LocalSockets(ip, ports), signer, owner, idle_grace, in_terminal=in_terminal)
+        sockets = LocalSockets(ip, ports)
+        return cls(sockets, signer, owner, idle_grace, in_terminal=in_terminal, replaces_output=replaces_output)
 
     def __repr__(self) -> str:
         return f"<KernelBridge {self._sockets.ip}:{self._sockets.ports.shell} {self._activity.state}>"
@@ -196,6 +212,7 @@ class KernelBridge:
         if kernel is not None:
             kernel.listen(None)
             self._kernel = self._coming = None
+            self._lost_way.forget()
             self._forget_requests()
 
     def _forget_requests(self) -> None:
@@ -212,6 +229,7 @@ class KernelBridge:
         kernel, self._kernel = self._kernel, None
         if kernel is None:
             return None
+        self._lost_way.forget()
         unattended = UnattendedKernel(kernel, self._activity, self._earlier.store, self._question)
         kernel.listen(unattended)
         return unattended
@@ -298,6 +316,7 @@ class KernelBridge:
         if self._kernel is not None and self._busy_answers.handle(channel, message, msg_type):
             return
         self._activity.requested(msg_id, msg_type, message.header)
+        self._lost_way.requested(msg_type)
         if self._kernel is not None:
             self._forward(self._kernel, channel, message)
         elif not self._queue.put(channel, message):
@@ -384,7 +403,7 @@ class KernelBridge:
 
     def state_changed(self, state: KernelState, reason: str) -> None:
         """Hear what the carrier knows of the kernel; see `RemoteKernelListener`."""
-        self._activity.connected(state is not KernelState.RECONNECTING)
+        self._follow_way(state)
         if state is KernelState.RESTARTING:
             self._activity.reset("starting")
             if self._coming is None:
@@ -402,6 +421,15 @@ class KernelBridge:
                 self._ask_kernel_info(self._coming)
         if self._owner is not None:
             self._owner.kernel_state_changed(state, reason)
+
+    def _follow_way(self, state: KernelState) -> None:
+        self._activity.connected(state is not KernelState.RECONNECTING)
+        if state is KernelState.RECONNECTING:
+            self._lost_way.lost()
+        elif state is KernelState.DEAD:
+            self._lost_way.forget()
+        else:
+            self._lost_way.found()
 
     def output_may_be_missing(self, reason: str) -> None:
         """Tell it in the cells that are running or waiting; see `RemoteKernelListener`."""

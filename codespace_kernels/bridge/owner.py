@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from codespace_kernels.bridge.waiting_line import WaitingState
     from codespace_kernels.remote_kernel import KernelState
 
 
@@ -25,6 +26,15 @@ class BridgeOwner(Protocol):
 
     def waiting_interrupted(self) -> None:
         """The runs that waited were interrupted: nobody waits for the kernel any more."""
+
+    def lost_way(self) -> WaitingState:
+        """Tell what is being done about the way to the kernel, which is lost."""
+
+    def told_of_way(self, text: str) -> None:
+        """The way to the kernel stays lost, or is back after it was: this is what people are told."""
+
+    def somebody_waits(self) -> None:
+        """A person runs something on a kernel to which the way is lost."""
 
     def kernel_info_received(self, content: dict[str, Any]) -> None:
         """The kernel answered a `kernel_info_request`, with this content."""

@@ -73,8 +73,11 @@ class WaitingLine:
         self._parent, self._text = b"", ""
 
     def _publish(self, kind: str, text: str) -> None:
+        self._publish_data(kind, {"text/html": f"<div>{html.escape(text)}</div>"})
+
+    def _publish_data(self, kind: str, data: dict[str, str]) -> None:
         content: dict[str, Any] = {
-            "data": {"text/html": f"<div>{html.escape(text)}</div>"},
+            "data": data,
             "metadata": {MARK: True},
             "transient": {"display_id": self._display_id},
         }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from codespace_kernels.bridge.waiting_line import duration
 from codespace_kernels.messages import Channel
@@ -21,7 +21,12 @@ class WaitingNotes:
     Args:
         messages: Makes messages.
         send: Publishes a message to local clients.
+
+    Attributes:
+        end: What is told at the end, with a place for the `duration`.
     """
+
+    end: ClassVar[str] = "The kernel is there after {duration}."
 
     def __init__(self, messages: LocalMessages, send: Callable[[Channel, Message], None]) -> None:
         self._messages = messages
@@ -37,7 +42,7 @@ class WaitingNotes:
     def finish(self, seconds: float) -> None:
         """Tell that the kernel has come, if it was told that it is waited for."""
         if self._parent:
-            self._print(f"The kernel is there after {duration(seconds)}.")
+            self._print(self.end.format(duration=duration(seconds)))
         self.clear()
 
     def clear(self) -> None:

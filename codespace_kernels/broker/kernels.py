@@ -9,7 +9,7 @@ import time
 import uuid
 from typing import TYPE_CHECKING, Any
 
-from codespace_kernels.bridge import KernelBridge, Ports, guessed_kernel_info
+from codespace_kernels.bridge import KernelBridge, Ports, WaitingState, guessed_kernel_info
 from codespace_kernels.broker.connection_files import remove_left_over
 from codespace_kernels.broker.kept import KeptKernel
 from codespace_kernels.broker.kernel_place import May
@@ -67,6 +67,7 @@ class BrokerKernel:
         self._tasks: set[asyncio.Task[None]] = set()
         self._changing = asyncio.Lock()
         self._out_of_reach = asyncio.Event()
+        self._lost_reason = ""
         self._infos = infos
         self._kept = kept
         self._named = asyncio.Event()
@@ -104,6 +105,7 @@ class BrokerKernel:
                 ip=request.ip,
                 owner=self,
                 in_terminal=request.in_terminal,
+                replaces_output=request.replaces_output,
             )
             self._emit({"event": "bound", "kernel_id": self.kernel_id, "connection_info": self.connection_info()})
             self._start = self._make_start(self._bridge)
@@ -212,6 +214,7 @@ class BrokerKernel:
         """Interrupt the kernel, or the wait for it."""
         if self._bridge is None or self.state == "dead":
             raise KernelError(f"The kernel in {self._place.name} is not running. Restart it.")
+        self.somebody_waits()
         await self._bridge.interrupt()
 
     async def restart(self) -> None:
@@ -364,12 +367,30 @@ class BrokerKernel:
             self._died(reason or f"The kernel in {self._place.name} died.")
         elif state is KernelState.RECONNECTING:
             self._become("reconnecting")
+            self._lost_reason = reason
             self._out_of_reach.set()
             return
         elif state is KernelState.ALIVE and self.state in {"reconnecting", "restarting"}:
             assert self._bridge is not None
             self._become("busy" if self._bridge.stats.execution_state == "busy" else "idle")
         self._out_of_reach.clear()
+
+    def lost_way(self) -> WaitingState:
+        """Tell what is being done about the lost way (see `bridge.BridgeOwner`)."""
+        session = self.session
+        mending = session.mending if session is not None else None
+        title = session.title if session is not None else self._place.name
+        why = mending.describe() if mending is not None else self._lost_reason
+        return WaitingState(f"Reconnecting to {title}", "", why)
+
+    def told_of_way(self, text: str) -> None:
+        """Pass on what people are told (see `bridge.BridgeOwner`): not every front end shows it in the cell."""
+        self._emit({"event": "notice", "message": text})
+
+    def somebody_waits(self) -> None:
+        """Have the way mended now, if it is lost (see `bridge.BridgeOwner`)."""
+        if self.session is not None:
+            self.session.hurry()
 
     def output_may_be_missing(self, reason: str) -> None:
         """Hear that output may have been lost (see `bridge.BridgeOwner`)."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import textwrap
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 log = logging.getLogger(__name__)
+
+_LONGEST_REASON = 160
+"""Characters that are shown in a cell."""
 
 _random = random.SystemRandom()
 
@@ -83,7 +87,8 @@ class Mending:
 
     def describe(self) -> str:
         """Tell which try it is and why it is not mended, for a person."""
-        return f"try {self.tries}: {self.reason}" if self.tries else self.reason
+        reason = textwrap.shorten(self.reason, _LONGEST_REASON, placeholder=" …")
+        return f"try {self.tries}: {reason}" if self.tries else reason
 
     def to_json(self) -> dict[str, Any]:
         """Give what `status` shows."""

@@ -107,6 +107,8 @@ class KernelRequest:
         take: Id of a kept kernel that is wanted, and no other; empty where the notebook decides.
         connection_file: That the front end writes, to be removed with the kernel; empty where it is not known yet.
         in_terminal: Whether the front end prints what it is told, so that nothing can be replaced.
+        replaces_output: Whether it shows cells to a person and replaces a display in place; one that only collects
+            outputs for a file would write the last state of each display.
         runs_at_once: Whether it starts the kernel only to run something, and gives that little time: the kernel is then
             there before it is told so, and a stopped workspace is started for it where the target's `wake` allows that.
     """
@@ -127,6 +129,7 @@ class KernelRequest:
     take: str = ""
     connection_file: str = ""
     in_terminal: bool = False
+    replaces_output: bool = True
     runs_at_once: bool = False
 
     def to_json(self) -> dict[str, Any]:

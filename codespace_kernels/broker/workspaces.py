@@ -133,6 +133,11 @@ class WorkspaceSession:
         self._worked = False
         self._era: str | None = None
 
+    @property
+    def title(self) -> str:
+        """What a person calls it: its repository where that is known, else its name."""
+        return self.repository.partition("/")[2] or self.name
+
     async def connected(
         self, provider: Provider, progress: Progress, *, start: bool = True, timeout: float = START_TIMEOUT
     ) -> KernelHost:

@@ -7,7 +7,7 @@ import time
 import pytest
 from jupyter_client.asynchronous import AsyncKernelClient
 
-from codespace_kernels.bridge import KernelBridge
+from codespace_kernels.bridge import KernelBridge, WaitingState
 from codespace_kernels.remote_kernel import KernelState
 from tests.bridge.local_kernel import LocalKernel
 
@@ -25,6 +25,9 @@ class Owner:
         self.interrupted = 0
         self.kernel_infos: list[dict] = []
         self.notebooks: list[str] = []
+        self.way = WaitingState("Reconnecting to octocat/ml", "", "try 3: no relay")
+        self.told: list[str] = []
+        self.waiting = 0
 
     def shutdown_requested(self, *, restart: bool, session: str) -> None:
         self.shutdowns.append(restart)
@@ -43,6 +46,15 @@ class Owner:
 
     def kernel_info_received(self, content: dict) -> None:
         self.kernel_infos.append(content)
+
+    def lost_way(self) -> WaitingState:
+        return self.way
+
+    def told_of_way(self, text: str) -> None:
+        self.told.append(text)
+
+    def somebody_waits(self) -> None:
+        self.waiting += 1
 
     def notebook_named(self, path: str) -> None:
         self.notebooks.append(path)
