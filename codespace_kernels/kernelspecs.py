@@ -18,6 +18,8 @@ from jupyter_core.paths import jupyter_data_dir
 
 from codespace_kernels import __version__, platforms
 from codespace_kernels.errors import SettingsError
+from codespace_kernels.offered_specs import LOGOS
+from codespace_kernels.settings import make_folders
 from codespace_kernels.target import Target
 
 if TYPE_CHECKING:
@@ -156,7 +158,7 @@ def programs() -> str:
 def spec_content(target: Target, remote: RemoteKernelSpec, shown: str, repository: str = "") -> dict[str, Any]:
     """Give the content of a `kernel.json`. Nothing in it is secret or changes while the kernel runs."""
     metadata = {
-        **{key: value for key, value in remote.metadata.items() if key == "debugger"},
+        **({"debugger": True} if remote.metadata.get("debugger") is True else {}),
         "kernel_provisioner": {"provisioner_name": "codespace-kernels", "config": {}},
         "codespace_kernels": {"version": __version__, "repository": repository},
     }
@@ -212,14 +214,15 @@ def _write_folder(name: str, content: dict[str, Any], resources: dict[str, bytes
     """Write a spec's folder beside its place and move it there, so that no front end reads half of it."""
     folder = kernels_dir() / name
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        make_folders(folder.parent, 0o755)
         fresh = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=folder.parent))
         try:
-            fresh.chmod(0o755)
             text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-            (fresh / "kernel.json").write_text(text, encoding="utf-8")
-            for resource, data in resources.items():
-                (fresh / Path(resource).name).write_bytes(data)
+            # Others may read them; whoever could write them would have this user run something.
+            for file, data in {**_logos(resources), "kernel.json": text.encode()}.items():
+                (fresh / file).write_bytes(data)
+                (fresh / file).chmod(0o644)
+            fresh.chmod(0o755)
             if folder.exists():
                 shutil.rmtree(folder)
             fresh.rename(folder)
@@ -229,6 +232,10 @@ def _write_folder(name: str, content: dict[str, Any], resources: dict[str, bytes
     except OSError as error:
         raise SettingsError(f"Cannot write the kernelspec {folder}: {error.strerror}.") from None
     return folder
+
+
+def _logos(resources: dict[str, bytes]) -> dict[str, bytes]:
+    return {file: data for file, data in resources.items() if file in LOGOS}
 
 
 def remove(workspace: str, account: Account) -> list[str]:

@@ -119,9 +119,22 @@ def _is_ours(folder: str) -> bool:
     return Path(folder).is_absolute() and info.st_uid == platforms.user_id() and not info.st_mode & 0o022
 
 
+def make_folders(folder: Path, mode: int) -> None:
+    """Make a folder and those above it that are missing, all with this mode less what the umask takes.
+
+    `Path.mkdir` gives the mode to the last one only: under a loose umask others could swap what is in those above.
+
+    Raises:
+        OSError: It cannot be made, or is no folder.
+    """
+    if not folder.parent.exists():
+        make_folders(folder.parent, mode)
+    folder.mkdir(mode=mode, exist_ok=True)
+
+
 def _private(folder: Path) -> Path:
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folders(folder, 0o700)
     except OSError as error:
         raise SettingsError(
             f"The folder {folder} cannot be made: {error.strerror}. Set CODESPACE_KERNELS_HOME to one that can."

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Protocol
 
 from codespace_kernels.bootstrap import RemoteServer, ensure_server, install_ipykernel
 from codespace_kernels.errors import CodespaceKernelsError, NoSshServerError, RemoteServerError
 from codespace_kernels.jupyter import KernelSpec, ServerClient, WebsocketKernel
 from codespace_kernels.link.client import LinkClient
+from codespace_kernels.offered_specs import LOGOS, MOST, accepted
 from codespace_kernels.progress import Progress, ProgressEvent
 from codespace_kernels.remote_kernel import RemoteKernelSpec
 
@@ -258,10 +259,13 @@ class ForeignHost:
 
     async def kernelspecs(self) -> dict[str, RemoteKernelSpec]:
         """Give the kernelspecs of that server."""
-        return {spec.name: await self._spec(spec) for spec in await self._client.kernelspecs()}
+        offers = (await self._client.kernelspecs())[:MOST]
+        return accepted([await self._spec(spec) for spec in offers])
 
     async def _spec(self, spec: KernelSpec) -> RemoteKernelSpec:
-        resources = {Path(path).name: await self._client.resource(spec, name) for name, path in spec.resources.items()}
+        files = {name: PurePosixPath(path).name for name, path in spec.resources.items()}
+        wanted = {name: file for name, file in files.items() if file in LOGOS}
+        resources = {file: await self._client.resource(spec, name) for name, file in wanted.items()}
         return RemoteKernelSpec(
             spec.name,
             spec.display_name,

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 UNAVAILABLE = frozenset({404, 502, 503, 504})
 """Statuses of proxies whose server is not up."""
 
+MAX_ANSWER = 4 * 1024 * 1024
+"""Bytes of an answer that are read."""
+
 _SETTLE_PAUSE = 0.3
 
 
@@ -41,7 +44,12 @@ class JupyterHttp:
         self._settled = False
         self._xsrf = ""
         # A corporate proxy cannot reach a port of this machine.
-        self._http = httpx.AsyncClient(follow_redirects=False, trust_env=not is_loopback(url.base_url))
+        self._http = httpx.AsyncClient(
+            follow_redirects=False,
+            trust_env=not is_loopback(url.base_url),
+            # What is compressed may be a thousand times as large as what was sent.
+            headers={"Accept-Encoding": "identity"},
+        )
 
     @property
     def base_url(self) -> str:
@@ -141,14 +149,30 @@ class JupyterHttp:
     async def _send(self, method: str, path: str, body: dict[str, Any] | None, seconds: float) -> httpx.Response:
         response = await self._send_once(method, path, body, seconds)
         if method != "GET" and response.status_code == 403 and "_xsrf" in response.text:
-            page = await self._http.get(self.base_url + "login", headers=await self._url.headers(), timeout=seconds)
+            page = await self._ask("GET", "login", None, await self._url.headers(), seconds)
             self._xsrf = page.cookies.get("_xsrf") or self._http.cookies.get("_xsrf") or ""
             response = await self._send_once(method, path, body, seconds)
         return response
 
     async def _send_once(self, method: str, path: str, body: dict[str, Any] | None, seconds: float) -> httpx.Response:
-        headers = await self.headers()
-        return await self._http.request(method, self.base_url + path, json=body, headers=headers, timeout=seconds)
+        return await self._ask(method, path, body, await self.headers(), seconds)
+
+    async def _ask(
+        self, method: str, path: str, body: dict[str, Any] | None, headers: dict[str, str], seconds: float
+    ) -> httpx.Response:
+        """Send a request and read its answer, but no more of it than `MAX_ANSWER`."""
+        url = self.base_url + path
+        async with self._http.stream(method, url, json=body, headers=headers, timeout=seconds) as response:
+            if response.headers.get("content-encoding", "identity") != "identity":
+                raise RemoteServerError(f"{self.base_url} compresses its answers although it was asked not to.")
+            content = bytearray()
+            async for chunk in response.aiter_raw():
+                content += chunk
+                if len(content) > MAX_ANSWER:
+                    raise RemoteServerError(f"{self.base_url} answers {path} with more than {MAX_ANSWER >> 20} MiB.")
+        return httpx.Response(
+            response.status_code, headers=response.headers, content=bytes(content), request=response.request
+        )
 
     def _failure(self, response: httpx.Response, path: str) -> CodespaceKernelsError:
         status, reason = response.status_code, _reason(response)
@@ -169,7 +193,7 @@ def _is_json(response: httpx.Response) -> bool:
 def _json(response: httpx.Response) -> Any:
     try:
         return response.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         raise RemoteServerError(
             f"{response.url.host} does not answer like a Jupyter server. Check the address."
         ) from None
@@ -179,6 +203,6 @@ def _reason(response: httpx.Response) -> str:
     """Give the server's own words, else the standard text of the status."""
     try:
         data = json.loads(response.content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return response.reason_phrase
     return str(data.get("message") or response.reason_phrase) if isinstance(data, dict) else response.reason_phrase

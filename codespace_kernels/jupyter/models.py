@@ -20,6 +20,12 @@ class KernelSpec:
     spec: dict[str, Any]
     resources: dict[str, str]
 
+    @classmethod
+    def from_json(cls, name: str, data: dict[str, Any]) -> KernelSpec:
+        """Read a model; unknown keys are ignored."""
+        resources = {key: str(path) for key, path in dict(data.get("resources") or {}).items()}
+        return cls(name, dict(data.get("spec") or {}), resources)
+
     @property
     def display_name(self) -> str:
         """Name for people; the spec's name where there is none."""

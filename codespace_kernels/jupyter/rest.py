@@ -74,10 +74,10 @@ class ServerClient:
     async def kernelspecs(self) -> list[KernelSpec]:
         """List the server's kernelspecs, its default first."""
         data = await self._object("GET", "api/kernelspecs")
-        specs = [
-            KernelSpec(name, dict(model.get("spec") or {}), dict(model.get("resources") or {}))
-            for name, model in data.get("kernelspecs", {}).items()
-        ]
+        try:
+            specs = [KernelSpec.from_json(name, model) for name, model in data.get("kernelspecs", {}).items()]
+        except (AttributeError, TypeError, ValueError):
+            raise self._unlike() from None
         return sorted(specs, key=lambda spec: (spec.name != data.get("default"), spec.name))
 
     async def resource(self, spec: KernelSpec, name: str) -> bytes:
@@ -180,8 +180,11 @@ class ServerClient:
 
     def _expect(self, kind: type[_T], data: Any) -> _T:
         if not isinstance(data, kind):
-            raise RemoteServerError(f"{self.base_url} does not answer like a Jupyter server. Check the address.")
+            raise self._unlike()
         return data
+
+    def _unlike(self) -> RemoteServerError:
+        return RemoteServerError(f"{self.base_url} does not answer like a Jupyter server. Check the address.")
 
 
 def _quote(text: str) -> str:

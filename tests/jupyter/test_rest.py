@@ -7,6 +7,7 @@ import contextlib
 import logging
 import socket
 import uuid
+import zlib
 
 import pytest
 
@@ -215,7 +216,27 @@ async def test_a_lost_answer_to_a_start_is_looked_up():
         assert [request.split()[0] for request in answers.requests] == [b"POST", b"GET"]
 
 
-@pytest.mark.parametrize("body", [b"<html>", b"[]", b'"text"'])
+ENDLESS = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n" + b" " * 5_000_000
+BOMB = zlib.compress(bytes(50_000_000))
+COMPRESSED = answer("200 OK", BOMB).replace(b"text/html", b"application/json\r\nContent-Encoding: deflate")
+
+
+@pytest.mark.parametrize(("said", "text"), [(ENDLESS, "more than 4 MiB"), (COMPRESSED, "compresses its answers")])
+async def test_an_answer_that_would_fill_the_memory(said, text):
+    async with Answers(said) as url, client_of(url) as client:
+        with pytest.raises(RemoteServerError, match=text):
+            await client.status()
+
+
+@pytest.mark.parametrize("spec", ["null", "[1]", '{"spec": 1}', '{"resources": [1]}'])
+async def test_kernelspecs_that_are_none(spec):
+    body = b'{"kernelspecs": {"p": %s}}' % spec.encode()
+    async with Answers(answer("200 OK", body, "application/json")) as url, client_of(url) as client:
+        with pytest.raises(RemoteServerError, match="not answer like a Jupyter server"):
+            await client.kernelspecs()
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"[]", b'"text"', b"[" * 100_000])
 async def test_something_else_than_a_jupyter_server(body):
     async with Answers(answer("200 OK", body, "application/json")) as url, client_of(url) as client:
         with pytest.raises(RemoteServerError, match="not answer like a Jupyter server"):

@@ -76,6 +76,13 @@ async def test_kernelspecs_that_are_none(workspace: Any, specs: object) -> None:
         await workspace.client.kernelspecs()
 
 
+async def test_kernelspecs_that_are_code(workspace: Any) -> None:
+    spec = {"display_name": "P", "language": "python", "metadata": {"kernel_provisioner": 1}, "resources": []}
+    offered = dict.fromkeys(("${GH_TOKEN}", "../p", "", "..", "p" * 101, "good.name-1"), spec)
+    workspace.answers["kernelspecs"] = {"ok": {"kernelspecs": offered}}
+    assert [*await workspace.client.kernelspecs()] == ["good.name-1"]
+
+
 @pytest.mark.parametrize(
     "bomb", [b'{"id":' * 100_000, b"{}" + b" " * commands.MAX_DOCUMENT, b'{"id":[]}', b'{"event":{}}']
 )
