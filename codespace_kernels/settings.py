@@ -107,7 +107,8 @@ def _runtime_candidates() -> list[Path]:
         # Not by platformdirs: where it does not like the folder it warns, and takes one below /tmp that others may own.
         candidates.append(Path(base) / APP / digest)
     name = f"{APP[:2]}k-{platforms.user_id()}-{digest}"
-    return candidates + [Path(base) / name for base in {tempfile.gettempdir(): 0, "/tmp": 0}]  # noqa: S108
+    bases = filter(_keeps_what_is_ours, {tempfile.gettempdir(): 0, "/tmp": 0})  # noqa: S108
+    return candidates + [Path(base) / name for base in bases]
 
 
 def _is_ours(folder: str) -> bool:
@@ -117,6 +118,17 @@ def _is_ours(folder: str) -> bool:
     except OSError:
         return False
     return Path(folder).is_absolute() and info.st_uid == platforms.user_id() and not info.st_mode & 0o022
+
+
+def _keeps_what_is_ours(folder: str) -> bool:
+    """Tell whether others cannot move our folder out of this one: a temporary folder is everybody's, but sticky."""
+    try:
+        info = Path(folder).stat()
+    except OSError:
+        return False
+    # In a container its owner may be nobody.
+    is_sticky, is_closed = info.st_mode & stat.S_ISVTX, not info.st_mode & 0o022
+    return bool(is_sticky or (is_closed and info.st_uid in {0, platforms.user_id()}))
 
 
 def make_folders(folder: Path, mode: int) -> None:
@@ -144,5 +156,20 @@ def _private(folder: Path) -> Path:
         if not stat.S_ISDIR(info.st_mode) or info.st_uid != platforms.user_id():
             raise SettingsError(f"{folder} is not a folder of this user. Remove it or set CODESPACE_KERNELS_HOME.")
         if info.st_mode & 0o077:
-            folder.chmod(0o700)
+            _close_to_others(folder, stat.S_IMODE(info.st_mode))
     return folder
+
+
+def _close_to_others(folder: Path, mode: int) -> None:
+    """Make a folder private; one that others could write must not have anything of theirs in it."""
+    folder.chmod(0o700)
+    if not mode & 0o022:
+        return
+    foreign = [path.name for path in folder.iterdir() if path.lstat().st_uid != platforms.user_id()]
+    if foreign:
+        # So that it is refused again.
+        folder.chmod(mode)
+        raise SettingsError(
+            f"{folder} could be written by others, and {foreign[0]!r} in it is another user's. "
+            "Look at what is there, remove what is not yours, and close the folder (chmod 700)."
+        )

@@ -29,6 +29,84 @@ def test_two_homes_have_two_runtime_folders(home, monkeypatch):
     assert settings.runtime_dir() != first
 
 
+NOBODY = 65534
+needs_root = pytest.mark.skipif(os.getuid() != 0, reason="only root can make files of other users")
+
+
+def test_folder_that_was_open_is_closed(home):
+    folder = settings.data_dir()
+    (folder / "mine").touch()
+    folder.chmod(0o777)
+    assert stat.S_IMODE(settings.data_dir().stat().st_mode) == 0o700
+
+
+@needs_root
+@pytest.mark.parametrize("planted", ["id_ed25519", "broker.sock", "link"])
+def test_open_folder_with_something_of_another_user_is_refused_until_it_is_gone(home, planted):
+    folder = settings.data_dir()
+    file = folder / planted
+    file.symlink_to("/etc/passwd") if planted == "link" else file.touch()
+    os.chown(file, NOBODY, NOBODY, follow_symlinks=False)
+    folder.chmod(0o777)
+    for _ in range(2):
+        with pytest.raises(SettingsError, match=rf"could be written by others, and '{planted}' in it is another"):
+            settings.data_dir()
+    file.unlink()
+    assert stat.S_IMODE(settings.data_dir().stat().st_mode) == 0o700
+
+
+@needs_root
+def test_folder_of_another_user_is_refused(home):
+    folder = settings.data_dir()
+    os.chown(folder, NOBODY, NOBODY)
+    with pytest.raises(SettingsError, match="is not a folder of this user"):
+        settings.data_dir()
+
+
+@pytest.fixture
+def temporary(home, monkeypatch):
+    """Another temporary folder, its path short enough for sockets; no other runtime folder comes before it."""
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    with tempfile.TemporaryDirectory(prefix="ckt-") as folder:
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        yield Path(folder)
+
+
+@pytest.mark.parametrize("whose", ["a link of ours", pytest.param("another user's", marks=needs_root)])
+def test_runtime_folder_that_somebody_else_was_quicker_to_make(home, temporary, whose):
+    """Below a temporary folder everybody knows the name of ours."""
+    temporary.chmod(0o1777)
+    ours = settings.runtime_dir()
+    assert ours.parent == temporary
+    ours.rmdir()
+    if whose == "a link of ours":
+        ours.symlink_to(home)
+    else:
+        ours.mkdir()
+        os.chown(ours, NOBODY, NOBODY)
+    other = settings.runtime_dir()
+    assert other.parent == Path("/tmp")
+    other.rmdir()
+
+
+def test_temporary_folder_in_which_others_may_move_ours_is_not_taken(temporary):
+    assert settings.runtime_dir().parent == temporary
+    temporary.chmod(0o777)
+    other = settings.runtime_dir()
+    assert other.parent == Path("/tmp")
+    other.rmdir()
+
+
+def test_folders_above_are_nobody_else_s_to_write(home, monkeypatch):
+    monkeypatch.setenv("CODESPACE_KERNELS_HOME", str(home / "a" / "b" / "c"))
+    before = os.umask(0)
+    try:
+        settings.state_dir()
+    finally:
+        os.umask(before)
+    assert [stat.S_IMODE((home / path).stat().st_mode) for path in ("a", "a/b", "a/b/c")] == [0o700] * 3
+
+
 def test_many_threads_get_the_same_runtime_folder(home):
     expected = settings.runtime_dir()
     given = []

@@ -13,7 +13,8 @@ import socket
 from typing import TYPE_CHECKING, Protocol
 
 from codespace_kernels import platforms
-from codespace_kernels.broker.loopback import Listening, LoopbackEndpoint
+from codespace_kernels.broker.loopback import Listening, LoopbackEndpoint, NotOurBrokerError
+from codespace_kernels.broker.peers import stranger
 from codespace_kernels.settings import LOOPBACK, broker_endpoint, runtime_dir
 
 if TYPE_CHECKING:
@@ -104,15 +105,25 @@ class UnixConnection(http.client.HTTPConnection):
         self._path = path
 
     def connect(self) -> None:
-        """Connect; raises OSError when nobody listens."""
+        """Connect and check who listens: requests carry tokens.
+
+        Raises:
+            OSError: Nobody listens, or another user does (NotOurBrokerError).
+        """
         sock = _unix_socket()
         try:
             sock.settimeout(self.timeout)
             sock.connect(str(self._path))
+            _check_listener(sock)
         except BaseException:
             sock.close()
             raise
         self.sock = sock
+
+
+def _check_listener(sock: socket.socket) -> None:
+    if (uid := stranger(sock)) is not None:
+        raise NotOurBrokerError(f"user {uid} listens there, not you")
 
 
 def _unix_socket() -> socket.socket:

@@ -50,7 +50,10 @@ _FILE_SECONDS = 1.0
 
 
 class NotOurBrokerError(OSError):
-    """Who listens on the port does not know the secret: the broker is gone, and its port belongs to another program."""
+    """Who listens there is not this user's broker.
+
+    On a port, another program that does not know the secret; on a socket, a program of another user.
+    """
 
 
 @dataclasses.dataclass(frozen=True)

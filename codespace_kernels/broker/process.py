@@ -43,11 +43,11 @@ def log_path() -> Path:
 
 
 def set_up_logging(*, foreground: bool) -> None:
-    """Log to the terminal, or to a file that only this user can read."""
+    """Log to the terminal, or to a file that only this user can read, as are all that this process makes from now."""
+    os.umask(0o077)
     if foreground:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
         return
-    os.umask(0o077)
     handler = logging.handlers.RotatingFileHandler(log_path(), maxBytes=LOG_BYTES, backupCount=1)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
@@ -101,15 +101,14 @@ async def serve_forever(
     Raises:
         BrokerError: As `listen`.
     """
-    import tornado.httpserver
-
     from codespace_kernels.broker.app import make_app
     from codespace_kernels.broker.broker import Broker
+    from codespace_kernels.broker.server import BrokerServer
 
     places = endpoints()
     listening, lock = listen(places)
     broker = Broker(idle_timeout=idle_timeout, activity_interval=activity_interval)
-    server = tornado.httpserver.HTTPServer(make_app(broker, listening.guard), max_body_size=MAX_BODY)
+    server = BrokerServer(make_app(broker, listening.guard), max_body_size=MAX_BODY)
     server.add_socket(listening.socket)
     end_on_signals(broker.idle.set)
     works = (broker.watch_idleness(), broker.lookout.run(), broker.network.run())
