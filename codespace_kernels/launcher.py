@@ -29,6 +29,7 @@ from codespace_kernels.broker.protocol import PASSED_ON, SHUT_DOWN, Access, Kern
 from codespace_kernels.clones import notebook_folder, place_of
 from codespace_kernels.errors import CodespaceKernelsError, KernelError, SettingsError
 from codespace_kernels.parent import call_at_end_of_parent
+from codespace_kernels.plain_text import harmless
 from codespace_kernels.start_steps import StartSteps
 from codespace_kernels.target import Target
 
@@ -96,7 +97,7 @@ def say(text: str) -> None:
     """Write a line to the front end's log, in words that it does not take for a package missing on this machine."""
     for words, plain in _TAKEN_AMISS:
         text = words.sub(plain, text)
-    print(text, file=sys.stderr, flush=True)  # noqa: T201  (this program's output)
+    print(harmless(text), file=sys.stderr, flush=True)  # noqa: T201  (this program's output)
 
 
 def progress_log() -> Progress:

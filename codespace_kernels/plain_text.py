@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 
 _ACTING = re.compile(
@@ -23,3 +24,11 @@ def one_line(text: str, longest: int) -> str:
     """Give a text as one line of at most `longest` characters."""
     line = harmless(" ".join(text[: 4 * longest].split()))
     return line if len(line) <= longest else f"{line[: longest - 1]}…"
+
+
+class HarmlessFormatter(logging.Formatter):
+    """Formats log records that may quote what a codespace said: a log is read in a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Format a record."""
+        return harmless(super().format(record))

@@ -15,6 +15,7 @@ from codespace_kernels import platforms
 from codespace_kernels.broker.endpoint import endpoints, lock_path
 from codespace_kernels.broker.protocol import ALREADY_RUNNING
 from codespace_kernels.errors import BrokerError
+from codespace_kernels.plain_text import HarmlessFormatter
 from codespace_kernels.settings import state_dir
 
 if TYPE_CHECKING:
@@ -45,11 +46,10 @@ def log_path() -> Path:
 def set_up_logging(*, foreground: bool) -> None:
     """Log to the terminal, or to a file that only this user can read, as are all that this process makes from now."""
     os.umask(0o077)
-    if foreground:
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-        return
-    handler = logging.handlers.RotatingFileHandler(log_path(), maxBytes=LOG_BYTES, backupCount=1)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler: logging.Handler = logging.StreamHandler()
+    if not foreground:
+        handler = logging.handlers.RotatingFileHandler(log_path(), maxBytes=LOG_BYTES, backupCount=1)
+    handler.setFormatter(HarmlessFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from codespace_kernels import __version__, platforms
 from codespace_kernels.errors import CodespaceKernelsError
+from codespace_kernels.plain_text import HarmlessFormatter, harmless
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,7 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(text, 2, debug=False)
     options = build_parser(arguments).parse_args(arguments)
     if options.debug:
-        logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        handler = logging.StreamHandler()
+        handler.setFormatter(HarmlessFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        logging.basicConfig(handlers=[handler])
         # Only ours: libraries log whole headers, tokens among them.
         logging.getLogger("codespace_kernels").setLevel(logging.DEBUG)
     try:
@@ -122,9 +125,9 @@ def _wanted(arguments: Sequence[str]) -> str:
 
 def _fail(text: str, code: int, *, debug: bool) -> int:
     if debug:
-        traceback.print_exc()
+        print(harmless(traceback.format_exc()), file=sys.stderr)
     # One line, so that scripts and logs can take it whole.
-    print(f"Error: {' '.join(text.split())}", file=sys.stderr)
+    print(f"Error: {harmless(' '.join(text.split()))}", file=sys.stderr)
     return code
 
 
@@ -137,7 +140,7 @@ def _unexpected(error: Exception) -> str:
         path = state_dir() / "errors.log"
         path.touch(mode=0o600)
         with path.open("a", encoding="utf-8") as log:
-            traceback.print_exc(file=log)
+            log.write(harmless(traceback.format_exc()))
     except (OSError, CodespaceKernelsError):
         return f"{what} Run it again with --debug to see where."
     return f"{what} This is a defect; where it happened stands in {path}."

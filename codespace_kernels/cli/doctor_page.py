@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from codespace_kernels.doctor.findings import MARKS, Group, Verdict
+from codespace_kernels.plain_text import harmless
 from codespace_kernels.progress import silent
 
 if TYPE_CHECKING:
@@ -142,7 +143,7 @@ class DoctorPage:
 
     def _print(self, text: str, style: str = "", mark: int = 0) -> None:
         """Print a line; with `mark`, only so many of its first characters have the style."""
-        text = text.encode(self._encoding, "replace").decode(self._encoding)
+        text = harmless(text).encode(self._encoding, "replace").decode(self._encoding)
         line = Text(text)
         if style:
             line.stylize(style, 0, mark or len(text))
@@ -150,7 +151,7 @@ class DoctorPage:
 
     def _tell(self, _: object = None) -> None:
         if self._status is not None:
-            self._status.update(Text(f"{self._working or ', '.join(self._waiting[:1])} …"))
+            self._status.update(Text(f"{harmless(self._working) or ', '.join(self._waiting[:1])} …"))
 
     def _summary(self) -> str:
         failed, noted, skipped = (self._counts[v] for v in (Verdict.FAIL, Verdict.NOTE, Verdict.SKIPPED))

@@ -11,6 +11,7 @@ from codespace_kernels.cli import options as shared
 from codespace_kernels.cli import terminal, usage_text
 from codespace_kernels.cli.broker_status import broker_status
 from codespace_kernels.errors import SettingsError
+from codespace_kernels.plain_text import harmless
 
 if TYPE_CHECKING:
     import argparse
@@ -96,7 +97,7 @@ def _picture(status: dict[str, Any]) -> RenderableType:
     if status["broker"] is None:
         return NO_BROKER
     tables = [terminal.table(columns, rows) for columns, rows in _tables(status) if rows]
-    return Group(*tables, *map(Text, _remarks(status))) if status["workspaces"] else NOTHING
+    return Group(*tables, *(Text(harmless(remark)) for remark in _remarks(status))) if status["workspaces"] else NOTHING
 
 
 def _show(status: dict[str, Any]) -> None:

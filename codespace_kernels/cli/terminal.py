@@ -1,13 +1,14 @@
 """What a person sees: progress and remarks on stderr, tables on stdout, questions where there is a terminal.
 
 Stdout carries results only, so that a script can take them; where it is no terminal a table becomes lines of cells
-between tabs, as `gh` has it.
+between tabs, as `gh` has it. What is printed may come from a codespace, so all of it is made harmless first.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shutil
 import sys
 import time
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from codespace_kernels.errors import SettingsError
+from codespace_kernels.plain_text import harmless
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -26,24 +28,30 @@ if TYPE_CHECKING:
 
 def say(text: str = "") -> None:
     """Tell a person something that is no result."""
-    print(text, file=sys.stderr, flush=True)
+    print(harmless(text), file=sys.stderr, flush=True)
 
 
 def print_json(value: Any) -> None:
     """Print a result for a program."""
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+    print(_json(value, indent=2))
 
 
 def print_json_line(value: Any) -> None:
     """Print one of a program's results, of which more follow, on one line."""
-    print(json.dumps(value, ensure_ascii=False), flush=True)
+    print(_json(value), flush=True)
+
+
+def _json(value: Any, indent: int | None = None) -> str:
+    # JSON itself leaves the eight-bit controls of terminals as they are.
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    return re.sub("[\x7f-\x9f]", lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a result for a person, or for a program that splits at tabs (then without the column names)."""
     if not is_terminal():
         for row in rows:
-            print("\t".join(" ".join(cell.split()) for cell in row), flush=True)
+            print("\t".join(_cell(cell) for cell in row), flush=True)
         return
     from rich.console import Console
 
@@ -58,13 +66,17 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
 
     table = Table(*columns, box=SIMPLE_HEAD, pad_edge=False)
     for row in rows:
-        table.add_row(*(Text(cell, overflow="fold") for cell in row))
+        table.add_row(*(Text(harmless(cell), overflow="fold") for cell in row))
     return table
+
+
+def _cell(text: str) -> str:
+    return harmless(" ".join(text.split()))
 
 
 def print_facts(facts: Sequence[tuple[str, str]]) -> None:
     """Print what is known of one thing, a line a fact; those that are empty are left out."""
-    known = [(name, " ".join(value.split())) for name, value in facts if value]
+    known = [(name, _cell(value)) for name, value in facts if value]
     if not is_terminal():
         for name, value in known:
             print(f"{name}\t{value}", flush=True)
@@ -114,7 +126,7 @@ def _plain_lines() -> Progress:
 
 def _line(event: ProgressEvent) -> str:
     share = "" if event.fraction is None else f" ({event.fraction:.0%})"
-    return f"{event.message}{share} …"
+    return f"{_cell(event.message)}{share} …"
 
 
 def is_terminal() -> bool:
@@ -142,5 +154,5 @@ def must_be_able_to_ask(what: str) -> None:
 
 def ask(question: str) -> bool:
     """Ask a question on stderr; only a clear yes is one."""
-    print(f"{question} [y/N] ", file=sys.stderr, end="", flush=True)
+    print(f"{harmless(question)} [y/N] ", file=sys.stderr, end="", flush=True)
     return sys.stdin.readline().strip().lower() in {"y", "yes"}
