@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from codespace_kernels.errors import NoJupyterError, RemoteServerError, WaitTimeoutError
+from codespace_kernels.plain_text import one_line
 from codespace_kernels.progress import ProgressEvent, silent
 
 if TYPE_CHECKING:
@@ -35,6 +36,9 @@ _MARK = b"codespace-kernels: "
 _DATA = ".local/share/codespace-kernels"
 _MAX_CHATTER = 1 << 20
 """Bytes; a shell that says more than this before our script's first word is taken for something else."""
+
+_MAX_MESSAGE = 300
+"""Characters of a step that the script tells."""
 
 _COMMON = ("__init__.py", "link/__init__.py", "link/commands.py", "link/frames.py", "link/session.py", "link/window.py")
 _MAIN = "from codespace_kernels.remote.bootstrap import main\n\nmain()\n"
@@ -256,7 +260,7 @@ async def _run(connection: Connection, script: str, progress: Progress) -> tuple
                 if report["result"] == "link":
                     return report, _Resumed(stream, reader.rest)
                 break
-            progress(ProgressEvent(str(report.get("stage")), str(report.get("message"))))
+            progress(ProgressEvent(str(report.get("stage")), one_line(str(report.get("message")), _MAX_MESSAGE)))
         else:
             report = {"result": "missing", "message": "The script in the workspace ended without a result."}
     except BaseException:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import paramiko
 from paramiko.common import (
+    MSG_CHANNEL_DATA,
+    MSG_CHANNEL_EXTENDED_DATA,
     MSG_CHANNEL_FAILURE,
     MSG_CHANNEL_WINDOW_ADJUST,
     cMSG_CHANNEL_REQUEST,
@@ -34,6 +36,8 @@ class ClientChannel(paramiko.Channel):
         def _set_window(self, window_size: int, max_packet_size: int) -> None: ...
         def _window_adjust(self, message: Message) -> None: ...
         def _request_failed(self, message: Message) -> None: ...
+        def _feed(self, message: Message) -> None: ...
+        def _feed_extended(self, message: Message) -> None: ...
 
     def __init__(self, chanid: int, session: SshSession) -> None:
         super().__init__(chanid)
@@ -113,9 +117,27 @@ def _request_failed(channel: ClientChannel, message: Message) -> None:
     paramiko.Channel._request_failed(channel, message)  # type: ignore[attr-defined]
 
 
+def _feed(channel: ClientChannel, message: Message) -> None:
+    paramiko.Channel._feed(channel, message)  # type: ignore[attr-defined]
+    _check_window(channel)
+
+
+def _feed_extended(channel: ClientChannel, message: Message) -> None:
+    paramiko.Channel._feed_extended(channel, message)  # type: ignore[attr-defined]
+    _check_window(channel)
+
+
+def _check_window(channel: ClientChannel) -> None:
+    """End the session of a peer that sends more than it was allowed to; paramiko would keep all of it in memory."""
+    if len(channel.in_buffer) + len(channel.in_stderr_buffer) > channel.in_window_size:
+        raise paramiko.SSHException(f"it sent more than the {channel.in_window_size} bytes that it may")
+
+
 # paramiko looks handlers up in a table of plain functions, so that overriding the methods would change nothing.
 HANDLERS: dict[int, Callable[[ClientChannel, Message], None]] = {
     **paramiko.Transport._channel_handler_table,  # type: ignore[attr-defined]
+    MSG_CHANNEL_DATA: _feed,
+    MSG_CHANNEL_EXTENDED_DATA: _feed_extended,
     MSG_CHANNEL_WINDOW_ADJUST: _window_adjust,
     MSG_CHANNEL_FAILURE: _request_failed,
 }

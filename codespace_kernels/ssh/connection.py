@@ -29,6 +29,9 @@ logger = logging.getLogger(__name__)
 _END_SECONDS = 3.0
 _CHANNEL_SECONDS = 30.0
 
+MOST_OUTPUT = 16 * 1024 * 1024
+"""Bytes that `SshConnection.run` takes from a command: what is longer has a stream of its own."""
+
 
 class SshConnection:
     """An open SSH session to a workspace; implements `codespace_kernels.connection.Connection`.
@@ -113,15 +116,18 @@ class SshConnection:
     # Commands.
 
     async def run(self, command: str, *, stdin: bytes = b"", timeout: float = 60.0) -> CompletedCommand:
-        """Run a shell command to its end; see `Connection.run`."""
-        stdout: list[bytes] = []
-        stderr: list[bytes] = []
+        """Run a shell command to its end; see `Connection.run`. Of its stderr, the first `MOST_OUTPUT` are kept.
+
+        Raises:
+            WorkspaceConnectionError: It writes more than `MOST_OUTPUT`, too.
+        """
+        stdout, stderr = _Output(), _Output()
         try:
             async with asyncio.timeout(timeout):
-                stream = await self._start(command, stderr.append, _CHANNEL_SECONDS)
+                stream = await self._start(command, stderr.add, _CHANNEL_SECONDS)
                 with contextlib.closing(stream):
                     await asyncio.gather(_feed(stream, stdin), _collect(stream, stdout))
-                    return CompletedCommand(stream.exit_status, b"".join(stdout), b"".join(stderr))
+                    return CompletedCommand(stream.exit_status, bytes(stdout.data), bytes(stderr.data))
         except TimeoutError:
             raise WaitTimeoutError.after("a command in the workspace", timeout) from None
 
@@ -267,9 +273,24 @@ async def _feed(stream: ChannelStream, data: bytes) -> None:
         stream.write_eof()
 
 
-async def _collect(stream: ChannelStream, chunks: list[bytes]) -> None:
+class _Output:
+    """What a command wrote, as far as it is kept."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+        self.is_whole = True
+
+    def add(self, data: bytes) -> None:
+        self.is_whole = self.is_whole and len(self.data) + len(data) <= MOST_OUTPUT
+        if self.is_whole:
+            self.data += data
+
+
+async def _collect(stream: ChannelStream, output: _Output) -> None:
     while data := await stream.read():
-        chunks.append(data)
+        output.add(data)
+        if not output.is_whole:
+            raise WorkspaceConnectionError(f"A command in the workspace writes more than {MOST_OUTPUT >> 20} MiB.")
     await stream.wait_closed()
 
 

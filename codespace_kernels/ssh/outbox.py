@@ -1,12 +1,14 @@
-"""SSH packets that are sent without blocking the thread that sends them."""
+"""SSH packets that are sent without blocking the thread that sends them, and received within bounds."""
 
 from __future__ import annotations
 
 import collections
+import errno
 import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+from paramiko import SSHException
 from paramiko.packet import Packetizer
 
 if TYPE_CHECKING:
@@ -20,6 +22,15 @@ HIGH_WATER = 262144
 """Bytes that wait for the wire; with more than this, streams stop handing over new ones."""
 LOW_WATER = 65536
 """Bytes; with no more than this waiting, streams go on."""
+MOST_WAITING = 64 * 1024 * 1024
+"""Bytes that may wait for the wire: who asks without end and reads nothing is let go. Streams stop far below it."""
+
+LARGEST_PACKET = 256 * 1024
+"""Bytes of a packet from the peer, as in OpenSSH (`PACKET_MAX_SIZE`); paramiko would wait for the 4 GiB that fit."""
+
+LONGEST_GREETING = 64 * 1024
+"""Bytes that a peer may say before its first packet: the version, and lines above it (RFC 4253, section 4.2)."""
+
 _FLUSH_POLL_SECONDS = 1.0
 
 
@@ -44,6 +55,7 @@ class OutboxPacketizer(Packetizer):
         self._changed = threading.Condition()
         self._uncongested = threading.Event()
         self._uncongested.set()
+        self._greeted = 0
         self._flusher: threading.Thread | None = None
         self.received_at = time.monotonic()
         self.on_drained: Callable[[], None] = lambda: None
@@ -63,6 +75,24 @@ class OutboxPacketizer(Packetizer):
         message = super().read_message()
         self.received_at = time.monotonic()
         return message
+
+    def read_all(self, n: int, check_rekey: bool = False) -> bytes:
+        """Read so many bytes of a packet.
+
+        Raises:
+            SSHException: No packet is that large.
+        """
+        if n > LARGEST_PACKET:
+            raise SSHException(f"it announced a packet of {n} bytes, and {LARGEST_PACKET} are the most")
+        return super().read_all(n, check_rekey)
+
+    def _read_timeout(self, timeout: float) -> bytes:
+        """Read some of the greeting; paramiko waits for a line's end without end."""
+        data = bytes(super()._read_timeout(timeout))  # type: ignore[misc]  # paramiko's stubs leave it out
+        self._greeted += len(data)
+        if self._greeted > LONGEST_GREETING:
+            raise SSHException(f"it said more than {LONGEST_GREETING} bytes before its first packet")
+        return data
 
     def write_all(self, out: Any) -> None:
         """Send or store one encrypted packet; paramiko calls this for each, in order.
@@ -91,6 +121,10 @@ class OutboxPacketizer(Packetizer):
     def _store(self, data: bytes) -> None:
         self._waiting.append(data)
         self._size += len(data)
+        if self._size > MOST_WAITING:
+            self.failure = OSError(errno.ENOBUFS, "the other end wants answers and takes none")
+            self._wire.close()
+            raise EOFError
         if self._size > HIGH_WATER:
             self._uncongested.clear()
         self._wake_flusher()

@@ -56,6 +56,10 @@ class TunnelSession(SshSession):
         kind, want_reply = message.get_text(), message.get_boolean()
         if kind == "tcpip-forward":
             port = _port_of(message)
+            if not 0 < port < 65536:
+                # Else the set of ports could grow without end.
+                self._answer(want_reply, success=False)
+                return
             self._answer(want_reply, port)
             # Only now: the host refuses a channel that is opened before it has the answer.
             self._ports.add(port)
