@@ -27,7 +27,7 @@ from codespace_kernels.clones import notebook_folder, place_of
 from codespace_kernels.errors import CodespaceKernelsError, WaitTimeoutError
 from codespace_kernels.progress import ProgressEvent
 from codespace_kernels.start_steps import StartSteps
-from codespace_kernels.target import KEEP, ON_CLOSES, WAKES, Target
+from codespace_kernels.target import KEEP, KEEP_AWAKES, ON_CLOSES, WAKES, Target
 
 
 class CodespaceProvisioner(KernelProvisionerBase):
@@ -64,6 +64,25 @@ class CodespaceProvisioner(KernelProvisionerBase):
         0.0,
         config=True,
         help="Hours for which such a kernel is kept after its last work. 0: as the kernelspec says.",
+    )
+    keep_awake = Enum(
+        ["", *KEEP_AWAKES],
+        default_value="",
+        config=True,
+        help="While what the codespace is kept awake: a kernel that works ('busy'), one that a notebook holds, even "
+        "an idle one ('always'), or nothing ('never'). Empty: as the kernelspec says.",
+    )
+    keep_awake_hours = Float(
+        0.0,
+        config=True,
+        help="Hours for which it is kept awake after the last thing that a person did. 0: as the kernelspec says.",
+    )
+    stop_when_idle = Float(
+        None,
+        allow_none=True,
+        config=True,
+        help="Minutes without work in any of its kernels after which the codespace is stopped; 0: never. None: as the "
+        "kernelspec says.",
     )
 
     def __init__(self, **kwargs: Any) -> None:
@@ -121,6 +140,9 @@ class CodespaceProvisioner(KernelProvisionerBase):
             language=language,
             on_close=self.on_close or target.on_close,
             keep_hours=self.keep_hours or target.keep_hours,
+            keep_awake=self.keep_awake or target.keep_awake,
+            keep_awake_hours=self.keep_awake_hours or target.keep_awake_hours,
+            stop_when_idle=target.stop_when_idle if self.stop_when_idle is None else self.stop_when_idle,
         )
         self._keeps = target.on_close == KEEP
         request = KernelRequest(

@@ -30,6 +30,15 @@ ON_CLOSES = (SHUTDOWN, KEEP)
 KEEP_HOURS = 24.0
 """How long a kernel that nobody holds is kept after its last work."""
 
+BUSY, ALWAYS = "busy", "always"
+KEEP_AWAKES = (BUSY, ALWAYS, NEVER)
+"""While what a workspace is kept awake: a kernel that works, one that a front end holds, or nothing."""
+
+KEEP_AWAKE_HOURS = 12.0
+"""How long a workspace is kept awake after the last thing that a person did. GitHub ends every session by then."""
+
+YEAR_HOURS = 8760.0
+
 
 @dataclasses.dataclass(frozen=True)
 class Account:
@@ -70,10 +79,15 @@ class Target:
         on_close: One of `ON_CLOSES`. It makes no other target.
         keep_hours: Hours without work for which a kernel is kept, where `on_close` says so. It makes no other target.
         recipe: What the workspace is like; None where it is named.
+        keep_awake: One of `KEEP_AWAKES`. It makes no other target.
+        keep_awake_hours: Hours for which `keep_awake` holds after the last thing that a person did. It makes no other
+            target.
+        stop_when_idle: Minutes without work after which the workspace is stopped; 0: never. It makes no other target.
 
     Raises:
-        SettingsError: `wake` is none of `WAKES`, `on_close` none of `ON_CLOSES`, `keep_hours` is not above 0, or both a
-            workspace and a recipe are given.
+        SettingsError: `wake` is none of `WAKES`, `on_close` none of `ON_CLOSES`, `keep_awake` none of `KEEP_AWAKES`, a
+            number is out of its range, `keep_awake` and `stop_when_idle` contradict each other, or both a workspace and
+            a recipe are given.
     """
 
     account: Account
@@ -85,6 +99,9 @@ class Target:
     on_close: str = dataclasses.field(default=SHUTDOWN, compare=False)
     keep_hours: float = dataclasses.field(default=KEEP_HOURS, compare=False)
     recipe: Recipe | None = None
+    keep_awake: str = dataclasses.field(default=BUSY, compare=False)
+    keep_awake_hours: float = dataclasses.field(default=KEEP_AWAKE_HOURS, compare=False)
+    stop_when_idle: float = dataclasses.field(default=0.0, compare=False)
 
     def __post_init__(self) -> None:
         """Check what a person may have written by hand."""
@@ -94,8 +111,26 @@ class Target:
             raise SettingsError(f"{ENV_PREFIX}ON_CLOSE is {self.on_close!r}; it can be {', '.join(ON_CLOSES)}.")
         if not self.keep_hours > 0:
             raise SettingsError(f"{ENV_PREFIX}KEEP_HOURS is {self.keep_hours:g}; it must be above 0.")
+        self._check_care()
         if self.workspace and self.recipe is not None:
             raise SettingsError(f"{ENV_PREFIX}WORKSPACE and {ENV_PREFIX}REPOSITORY are both given; give one of them.")
+
+    def _check_care(self) -> None:
+        if self.keep_awake not in KEEP_AWAKES:
+            raise SettingsError(f"{ENV_PREFIX}KEEP_AWAKE is {self.keep_awake!r}; it can be {', '.join(KEEP_AWAKES)}.")
+        if not 0 < self.keep_awake_hours <= YEAR_HOURS:
+            raise SettingsError(
+                f"{ENV_PREFIX}KEEP_AWAKE_HOURS is {self.keep_awake_hours:g}; it must be above 0, and a year at most."
+            )
+        if not 0 <= self.stop_when_idle <= YEAR_HOURS * 60:
+            raise SettingsError(
+                f"{ENV_PREFIX}STOP_WHEN_IDLE is {self.stop_when_idle:g}; it must be minutes, a year at most, or 0."
+            )
+        if self.stop_when_idle and self.keep_awake == ALWAYS:
+            raise SettingsError(
+                f"keep_awake {ALWAYS!r} keeps an idle codespace running, and stop_when_idle stops it "
+                f"({ENV_PREFIX}KEEP_AWAKE, {ENV_PREFIX}STOP_WHEN_IDLE). Give one of them."
+            )
 
     @property
     def place(self) -> str:
@@ -125,6 +160,9 @@ class Target:
             "LANGUAGE": self.language,
             "ON_CLOSE": self.on_close if self.on_close != SHUTDOWN else "",
             "KEEP_HOURS": f"{self.keep_hours:g}" if self.keep_hours != KEEP_HOURS else "",
+            "KEEP_AWAKE": self.keep_awake if self.keep_awake != BUSY else "",
+            "KEEP_AWAKE_HOURS": f"{self.keep_awake_hours:g}" if self.keep_awake_hours != KEEP_AWAKE_HOURS else "",
+            "STOP_WHEN_IDLE": f"{self.stop_when_idle:g}" if self.stop_when_idle else "",
             **(self.recipe.to_env() if self.recipe is not None else {}),
         }
         return {ENV_PREFIX + name: value for name, value in values.items() if value}
@@ -154,8 +192,11 @@ class Target:
             values.get("WAKE") or ON_RUN,
             values.get("LANGUAGE", ""),
             values.get("ON_CLOSE") or SHUTDOWN,
-            _hours(values.get("KEEP_HOURS", "")),
+            _number(values, "KEEP_HOURS", KEEP_HOURS, "hours"),
             recipe,
+            values.get("KEEP_AWAKE") or BUSY,
+            _number(values, "KEEP_AWAKE_HOURS", KEEP_AWAKE_HOURS, "hours"),
+            _number(values, "STOP_WHEN_IDLE", 0.0, "minutes"),
         )
 
     @classmethod
@@ -170,8 +211,9 @@ class Target:
         return cls(**{**data, **values})
 
 
-def _hours(text: str) -> float:
+def _number(values: Mapping[str, str], name: str, default: float, unit: str) -> float:
+    text = values.get(name, "")
     try:
-        return float(text) if text else KEEP_HOURS
+        return float(text) if text else default
     except ValueError:
-        raise SettingsError(f"{ENV_PREFIX}KEEP_HOURS is {text!r}; it must be a number of hours.") from None
+        raise SettingsError(f"{ENV_PREFIX}{name} is {text!r}; it must be a number of {unit}.") from None

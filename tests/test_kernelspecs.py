@@ -211,12 +211,40 @@ def test_what_closing_does_stands_in_the_spec_only_where_it_was_chosen():
 
 @pytest.mark.parametrize(
     ("name", "value", "said"),
-    [("ON_CLOSE", "stay", "shutdown, keep"), ("KEEP_HOURS", "0", "above 0"), ("KEEP_HOURS", "long", "number of hours")],
+    [
+        ("ON_CLOSE", "stay", "shutdown, keep"),
+        ("KEEP_HOURS", "0", "above 0"),
+        ("KEEP_HOURS", "long", "number of hours"),
+        ("KEEP_AWAKE", "sometimes", "busy, always, never"),
+        ("KEEP_AWAKE_HOURS", "0", "above 0"),
+        ("KEEP_AWAKE_HOURS", "inf", "a year at most"),
+        ("KEEP_AWAKE_HOURS", "long", "number of hours"),
+        ("STOP_WHEN_IDLE", "-1", "minutes"),
+        ("STOP_WHEN_IDLE", "nan", "minutes"),
+        ("STOP_WHEN_IDLE", "soon", "number of minutes"),
+    ],
 )
 def test_a_policy_that_cannot_be_used_is_named(name, value, said):
     env = {**Target(ACCOUNT, "hello", "python3").to_env(), f"CODESPACE_KERNELS_{name}": value}
     with pytest.raises(SettingsError, match=f"CODESPACE_KERNELS_{name}.*{said}"):
         Target.from_env(env)
+
+
+def test_what_it_may_cost_stands_in_the_spec_only_where_it_was_chosen():
+    chosen = Target(ACCOUNT, "hello", "python3", keep_awake="never", keep_awake_hours=0.5, stop_when_idle=20)
+    assert {
+        "CODESPACE_KERNELS_KEEP_AWAKE": "never",
+        "CODESPACE_KERNELS_KEEP_AWAKE_HOURS": "0.5",
+        "CODESPACE_KERNELS_STOP_WHEN_IDLE": "20",
+    }.items() <= chosen.to_env().items()
+    found = Target.from_env(chosen.to_env())
+    assert (found.keep_awake, found.keep_awake_hours, found.stop_when_idle) == ("never", 0.5, 20)
+    assert not [name for name in Target(ACCOUNT, "hello", "python3").to_env() if "AWAKE" in name or "IDLE" in name]
+
+
+def test_to_keep_an_idle_codespace_awake_and_to_stop_it_is_refused():
+    with pytest.raises(SettingsError, match="Give one of them"):
+        Target(ACCOUNT, "hello", "python3", keep_awake="always", stop_when_idle=20)
 
 
 def test_an_unknown_way_to_wake_names_the_known_ones():

@@ -19,6 +19,7 @@ from codespace_kernels.bridge.late_answers import LateAnswers
 from codespace_kernels.bridge.local_messages import LocalMessages
 from codespace_kernels.bridge.lost_way import LostWay, LostWayLine, LostWayNotes
 from codespace_kernels.bridge.notebook_name import NotebookName
+from codespace_kernels.bridge.person_watch import PersonWatch
 from codespace_kernels.bridge.pump import SocketPump
 from codespace_kernels.bridge.requests import LifecycleRequests, RequestHandler, RequestQueue, no_kernel
 from codespace_kernels.bridge.sockets import LocalSockets, Ports
@@ -76,7 +77,11 @@ class KernelBridge:
         self._late = LateAnswers()
         self._busy_answers = BusyAnswers(self._messages, self._send, self._pass_on, self._activity, self._late)
         self._earlier = EarlierOutput(self._messages, self._send, lambda: self._busy_answers.active)
-        self._handlers: list[RequestHandler] = [self._lifecycle, NotebookName(self._notebook_named)]
+        self._handlers: list[RequestHandler] = [
+            self._lifecycle,
+            NotebookName(self._notebook_named),
+            PersonWatch(self._person_acted),
+        ]
         line = (WaitingNotes if in_terminal else WaitingLine)(self._messages, self._send)
         self._stand_in = StandIn(
             self._messages, self._send, self._queue, self._activity, self._late, self._run_waits, line
@@ -255,6 +260,10 @@ class KernelBridge:
         """Show at the first run what a kernel wrote while there was no client, and if it died, why."""
         self._earlier.begin(unattended.output, unattended.question, unattended.reason)
 
+    def tell_next_run(self, text: str) -> None:
+        """Say something of ours in the first cell that is run in the next kernel."""
+        self._earlier.announce(text)
+
     def stand_in(self, kernel_info: Mapping[str, Any]) -> None:
         """Answer in the kernel's place what needs no kernel, until one is attached.
 
@@ -356,6 +365,10 @@ class KernelBridge:
     def _shutdown_requested(self, restart: bool, session: str) -> None:
         if self._owner is not None:
             self._owner.shutdown_requested(restart=restart, session=session)
+
+    def _person_acted(self) -> None:
+        if self._owner is not None:
+            self._owner.person_acted()
 
     def _notebook_named(self, path: str) -> None:
         if self._owner is not None:

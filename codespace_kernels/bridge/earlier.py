@@ -155,7 +155,13 @@ class EarlierOutput:
         self._cells: dict[str, Message] = {}
         self._question: Message | None = None
         self._ending = ""
+        self._news: list[str] = []
         self._introduced = False
+
+    def announce(self, text: str) -> None:
+        """Say this, too, at the next run."""
+        self.active = True
+        self._news = [text]
 
     def begin(self, store: OutputStore, question: Message | None = None, ending: str = "") -> None:
         """Show this at the next run.
@@ -223,7 +229,7 @@ class EarlierOutput:
             self._send(Channel.STDIN, self._messages.again(question, cell.header, cell.identities))
 
     def _introduce(self, cell: Message) -> None:
-        lines = []
+        lines, self._news = self._news, []
         if self.store.dropped:
             lines.append(f"{self.store.dropped} older outputs of the kernel were dropped: there were too many to keep.")
             self.store.dropped = 0

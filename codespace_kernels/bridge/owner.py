@@ -21,6 +21,9 @@ class BridgeOwner(Protocol):
     def kernel_state_changed(self, state: KernelState, reason: str) -> None:
         """The carrier of the remote kernel tells a new state."""
 
+    def person_acted(self) -> None:
+        """A client passed on what a person did: a run, an answer to `input()`, a move of a widget."""
+
     def run_waits(self) -> None:
         """A person's run waits for a kernel, and the stand-in can show in its cell what for (see `tell_waiting`)."""
 

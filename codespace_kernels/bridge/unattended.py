@@ -42,6 +42,7 @@ class UnattendedKernel:
         question: As above.
         changed: Called when it dies, and when it becomes busy or idle.
         alive: Whether it lives, as far as is known.
+        within_reach: Whether the way to it is whole.
         reason: Why not; a sentence.
     """
 
@@ -51,6 +52,7 @@ class UnattendedKernel:
         self.question = question
         self.alive = True
         self.reason = ""
+        self.within_reach = True
         self.changed: Callable[[], None] = lambda: None
         self.activity = Activity(lambda _state: self.changed(), lambda _request: None)
         self.activity.take_over(activity)
@@ -77,7 +79,8 @@ class UnattendedKernel:
 
     def state_changed(self, state: KernelState, reason: str) -> None:
         """Hear how the kernel fares (see `RemoteKernelListener`)."""
-        self.activity.connected(state is not KernelState.RECONNECTING)
+        self.within_reach = state is not KernelState.RECONNECTING
+        self.activity.connected(self.within_reach)
         if state is KernelState.DEAD:
             self.alive, self.reason = False, reason
             self.activity.reset("dead")

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from codespace_kernels import __version__
 from codespace_kernels.bridge import guessed_kernel_info
 from codespace_kernels.broker.accounts import Accounts
+from codespace_kernels.broker.care import Care
+from codespace_kernels.broker.idle_stop import SETTLE
 from codespace_kernels.broker.kept import KeptKernel, KeptKernels, is_same_notebook
 from codespace_kernels.broker.kernel_infos import KernelInfos
 from codespace_kernels.broker.kernel_place import KernelPlace
@@ -20,6 +22,7 @@ from codespace_kernels.broker.ledger import Ledger, key_of, ledger_path
 from codespace_kernels.broker.lookout import Lookout
 from codespace_kernels.broker.network import NetworkWatch
 from codespace_kernels.broker.recipes import Recipes
+from codespace_kernels.broker.stopping import stop_idle
 from codespace_kernels.broker.usage import UsageMeter
 from codespace_kernels.broker.watchers import Watchers
 from codespace_kernels.broker.workspaces import ACTIVITY_INTERVAL, SessionState, WorkspaceSession
@@ -64,7 +67,9 @@ class Broker:
         self._accounts = accounts or Accounts()
         self._infos = KernelInfos(state_dir() / "kernel-infos.json")
         self._ledger = Ledger(ledger_path())
-        self.lookout = Lookout(self._ledger, lambda: self.sessions.values(), lambda: len(self.watchers) > 0)
+        self.lookout = Lookout(
+            self._ledger, lambda: self.sessions.values(), lambda: len(self.watchers) > 0, self._stop_idle
+        )
         self.network = NetworkWatch(self._is_connected, self._look_again)
         self._idle_timeout = idle_timeout
         self._activity_interval = activity_interval
@@ -82,10 +87,13 @@ class Broker:
             self._last_use = time.monotonic()
 
     async def watch_idleness(self) -> None:
-        """Set `idle` when nothing has used the broker for its idle timeout, and no kernel is kept. Never returns."""
+        """Set `idle` when nothing has used the broker for its idle timeout. Never returns.
+
+        It is used as long as a kernel is kept, or a workspace is to be stopped when it was idle for long enough.
+        """
         while True:
             await asyncio.sleep(min(1.0, self._idle_timeout / 4))
-            if self._watched():
+            if self._watched() or any(session.care.idle_stop.at for session in self.sessions.values()):
                 self._last_use = time.monotonic()
             if not self._requests and not self.kept and time.monotonic() - self._last_use > self._idle_timeout:
                 self.idle.set()
@@ -105,11 +113,13 @@ class Broker:
         """Give the session of a workspace, the same one for all that use it."""
         key = (access.account.key, workspace)
         if key not in self.sessions:
+            meter = UsageMeter(self._ledger, key_of(access.account, workspace))
+            settle = min(SETTLE, 2 * self._activity_interval)
             self.sessions[key] = WorkspaceSession(
                 access.account,
                 workspace,
-                UsageMeter(self._ledger, key_of(access.account, workspace)),
-                busy=lambda: any(kernel.busy for kernel in self._kernels_of(key)),
+                meter,
+                care=Care(workspace, meter, lambda: self._kernels_of(key), settle=settle),
                 needed=lambda: any(kernel.alive for kernel in self._kernels_of(key)),
                 lost=lambda reason: self._workspace_lost(key, reason),
                 changed=self.watchers.changed,
@@ -125,8 +135,10 @@ class Broker:
         return [kernel for kernel in kernels if session is not None and kernel.session is session]
 
     def _workspace_lost(self, key: tuple[str, str], reason: str) -> None:
+        session = self.sessions.get(key)
+        cause = session.care.why_stopped() if session is not None and session.meter.was_stopped else ""
         for kernel in self._kernels_of(key):
-            kernel.workspace_lost(reason)
+            kernel.workspace_lost(f"{reason} {cause}".rstrip())
 
     async def find(
         self, access: Access, recipe: Recipe, *, create: bool, join: bool, progress: Progress
@@ -233,6 +245,11 @@ class Broker:
             self._forget_session(session)
         return {"workspace": workspace.to_json(), "stopped": True, "kernels": kernels}
 
+    async def _stop_idle(self, session: WorkspaceSession) -> None:
+        if await stop_idle(session, self._kernels_of((session.account.key, session.name))):
+            await self.lookout.save()
+        self._forget_session(session)
+
     def _living_kernels(self, session: WorkspaceSession) -> list[dict[str, Any]]:
         known = (kernel.to_json() for kernel in (*self.kernels.values(), *self.kept) if kernel.session is session)
         return [kernel for kernel in known if kernel["state"] not in {"dead", "ended"}]
@@ -271,6 +288,7 @@ class Broker:
             request = dataclasses.replace(request, target=kept.request.target, session=kept.notebook)
         kernel = BrokerKernel(request, self._place(request), emit, self._infos, self.kept)
         self.kernels[kernel.kernel_id] = kernel
+        kernel.person_acted()
         self.watchers.changed()
         return kernel
 

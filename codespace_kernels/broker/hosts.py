@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import hashlib
 import logging
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from codespace_kernels.bootstrap import RemoteServer, ensure_server, install_ipykernel
 from codespace_kernels.errors import CodespaceKernelsError, NoSshServerError, RemoteServerError
@@ -54,6 +55,13 @@ class KernelHost(Protocol):
 
     async def start_kernel(self, name: str, *, kernel_id: str, env: dict[str, str], folder: str = "") -> RemoteKernel:
         """Start a kernel under an id of ours, in a folder of the working folder if it has it, else in that itself."""
+
+    async def kernels(self) -> list[dict[str, Any]]:
+        """Give the models of all kernels there, whoever started them, as the REST of a Jupyter server has them.
+
+        Raises:
+            CodespaceKernelsError: They cannot be seen now.
+        """
 
     async def install_ipykernel(self, python: str, progress: Progress) -> None:
         """Install ipykernel into a Python of the workspace, so that it has a kernel. Only on a person's request.
@@ -181,6 +189,10 @@ class LinkHost:
         """Start a kernel under an id of ours, in a folder of the working folder."""
         return await self._link.start_kernel(name, kernel_id=kernel_id, env=env, folder=folder)
 
+    async def kernels(self) -> list[dict[str, Any]]:
+        """Ask the server, which has those of all computers."""
+        return await self._link.kernels()
+
     async def install_ipykernel(self, python: str, progress: Progress) -> None:
         """Install ipykernel into a Python of the workspace."""
         await install_ipykernel(self._connection, python, progress)
@@ -283,6 +295,10 @@ class ForeignHost:
         except BaseException:
             await self._client.shutdown(model.id)
             raise
+
+    async def kernels(self) -> list[dict[str, Any]]:
+        """Ask the server."""
+        return [dataclasses.asdict(model) for model in await self._client.kernels()]
 
     async def install_ipykernel(self, python: str, progress: Progress) -> None:
         """Refuse: without SSH nothing can be installed."""

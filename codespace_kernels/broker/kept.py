@@ -8,6 +8,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
+from codespace_kernels.broker.awake import Presence
 from codespace_kernels.errors import CodespaceKernelsError
 
 if TYPE_CHECKING:
@@ -73,6 +74,22 @@ class KeptKernel:
         return self.unattended.alive
 
     @property
+    def held(self) -> bool:
+        """Not by any front end."""
+        return False
+
+    @property
+    def presence(self) -> Presence:
+        """What it is to its workspace now."""
+        if not self.unattended.alive:
+            return Presence.ABSENT
+        known = {"idle": Presence.IDLE, "busy": Presence.BUSY} if self.unattended.within_reach else {}
+        return known.get(self.unattended.activity.state, Presence.UNKNOWN)
+
+    def tell(self, text: str) -> None:
+        """Nobody is there to be told."""
+
+    @property
     def until(self) -> float | None:
         """Unix time at which it will be ended; None while it works."""
         return None if self.busy else self._quiet_since + self.request.target.keep_hours * 3600
@@ -96,11 +113,20 @@ class KeptKernel:
         """End the kernel."""
         self.unattended.close()
         if self.unattended.alive:
-            try:
-                await self.unattended.kernel.shutdown()
-            except CodespaceKernelsError as error:
-                log.warning("kept kernel %s: not ended in %s: %s", self.kernel_id, self.session.name, error)
+            await self._shut_down()
         await self.unattended.kernel.close()
+
+    async def suspend(self, reason: str) -> None:
+        """End the kernel, and keep what it wrote for its notebook, which is told why."""
+        self.unattended.close()
+        self.workspace_lost(reason)
+        await self._shut_down()
+
+    async def _shut_down(self) -> None:
+        try:
+            await self.unattended.kernel.shutdown()
+        except CodespaceKernelsError as error:
+            log.warning("kept kernel %s: not ended in %s: %s", self.kernel_id, self.session.name, error)
 
     def _changed(self) -> None:
         self._quiet_since = time.time()

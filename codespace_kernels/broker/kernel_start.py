@@ -97,6 +97,15 @@ class KernelStart:
             attempt.add_done_callback(self._ended)
             self._stand_in()
 
+    @property
+    def under_way(self) -> bool:
+        """Whether the kernel is being started now."""
+        return self._attempt is not None
+
+    def wait_for_run(self) -> None:
+        """Leave the kernel to the stand-in until a cell is run."""
+        self._stand_in()
+
     def run_waits(self) -> None:
         """Start the kernel for a cell that waits, and its workspace where the spec allows it."""
         if self._attempt is None:

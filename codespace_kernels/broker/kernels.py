@@ -10,6 +10,7 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 from codespace_kernels.bridge import KernelBridge, Ports, WaitingState, guessed_kernel_info
+from codespace_kernels.broker.awake import Presence
 from codespace_kernels.broker.connection_files import remove_left_over
 from codespace_kernels.broker.kept import KeptKernel
 from codespace_kernels.broker.kernel_place import May
@@ -89,6 +90,26 @@ class BrokerKernel:
         """Whether there is a kernel, or one is being waited for."""
         return self.state not in {"dead", "ended"}
 
+    @property
+    def held(self) -> bool:
+        """By a front end."""
+        return True
+
+    @property
+    def presence(self) -> Presence:
+        """What it is to its workspace now."""
+        if self._start is not None and self._start.under_way:
+            return Presence.UNKNOWN
+        if self._remote is None or self.state in {"dead", "ended"}:
+            return Presence.ABSENT
+        return {"idle": Presence.IDLE, "busy": Presence.BUSY}.get(self.state, Presence.UNKNOWN)
+
+    def tell(self, text: str) -> None:
+        """Say something in the cell that runs, and in the front end's log."""
+        if self._bridge is not None:
+            self._bridge.tell_running(text)
+        self._emit({"event": "notice", "message": text})
+
     async def start(self) -> None:
         """Bind the local sockets, then start the remote kernel behind them, unless its workspace has to start first.
 
@@ -164,6 +185,7 @@ class BrokerKernel:
             session.run_in_background(_end_when_started(start))
             raise
         assert self._bridge is not None
+        session.care.used()
         self._bridge.attach(self._remote)
         self._become("idle")
 
@@ -271,6 +293,20 @@ class BrokerKernel:
             await self._end_remote()
         self._died(SHUT_DOWN)
 
+    async def suspend(self, reason: str) -> None:
+        """End the remote kernel since its workspace is about to be stopped; the next run is told why."""
+        async with self._changing:
+            if self._bridge is None or self._start is None:
+                return
+            remote, self._remote = self._remote, None
+            self._bridge.detach()
+            await self._start.close()
+            self._bridge.tell_next_run(f"{reason} This is a new kernel, without the variables of the earlier one.")
+            self._start.wait_for_run()
+            self._become("waiting")
+            if remote is not None:
+                await self._end_there(remote)
+
     async def release(self) -> KeptKernel | None:
         """Let go of the local sockets and give the kernel, to be kept; None where there is nothing to keep.
 
@@ -325,6 +361,11 @@ class BrokerKernel:
         if self._remote is not None and self._bridge is not None:
             self._bridge.state_changed(KernelState.DEAD, reason)
 
+    def person_acted(self) -> None:
+        """Hear that somebody is there (see `bridge.BridgeOwner`)."""
+        if self.session is not None:
+            self.session.care.used()
+
     def run_waits(self) -> None:
         """Start the kernel for a cell that waits (see `bridge.BridgeOwner`)."""
         if self._start is not None:
@@ -357,7 +398,7 @@ class BrokerKernel:
     def execution_state_changed(self, state: str) -> None:
         """Hear what the kernel is doing (see `bridge.BridgeOwner`)."""
         if self._bridge is not None and self._bridge.at_work and self.session is not None:
-            self.session.worked()
+            self.session.care.worked(self.request.target)
         if self.state != "dead":
             self._become(state)
 

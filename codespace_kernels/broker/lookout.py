@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from codespace_kernels.broker.workspaces import SessionState
 from codespace_kernels.errors import CodespaceKernelsError, WorkspaceNotFoundError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Coroutine, Iterable
 
     from codespace_kernels.broker.ledger import Ledger
     from codespace_kernels.broker.workspaces import WorkspaceSession
@@ -38,6 +38,7 @@ class Lookout:
         ledger: Is written now and then.
         sessions: Gives the sessions of now.
         watched: Tells whether somebody watches.
+        stop_idle: Stops a workspace whose time has come; see `care.Care.may_stop`.
         tick: Seconds; see `TICK`.
     """
 
@@ -46,14 +47,17 @@ class Lookout:
         ledger: Ledger,
         sessions: Callable[[], Iterable[WorkspaceSession]],
         watched: Callable[[], bool],
+        stop_idle: Callable[[WorkspaceSession], Coroutine[Any, Any, None]],
         *,
         tick: float = TICK,
     ) -> None:
         self._ledger = ledger
         self._sessions = sessions
         self._watched = watched
+        self._stop_idle = stop_idle
         self._tick = tick
         self._looks: dict[WorkspaceSession, asyncio.Task[None]] = {}
+        self._stops: dict[WorkspaceSession, asyncio.Task[None]] = {}
         self._saved_at = time.monotonic()
 
     async def run(self) -> None:
@@ -63,24 +67,40 @@ class Lookout:
                 await self._round()
                 await asyncio.sleep(self._tick)
         finally:
-            for look in self._looks.values():
-                look.cancel()
+            for task in (*self._looks.values(), *self._stops.values()):
+                task.cancel()
 
     async def _round(self) -> None:
         sessions = [session for session in self._sessions() if session.provider is not None]
         for session in sessions:
             session.sighted()
+            self._take_care(session)
             if (session.state is not SessionState.IDLE or self._watched()) and self._is_due(session):
                 self._look(session)
         if self._ledger.runs_changed or time.monotonic() - self._saved_at >= SAVE_INTERVAL:
             await self.save()
+
+    def _take_care(self, session: WorkspaceSession) -> None:
+        before = session.care.to_json()
+        session.care.round(connected=session.state is SessionState.CONNECTED)
+        if session.care.may_stop and session not in self._stops:
+            task = self._stops[session] = asyncio.create_task(self._stop_idle(session))
+            task.add_done_callback(lambda done: self._stopped(session, done))
+        if session.care.to_json() != before:
+            session.changed()
+
+    def _stopped(self, session: WorkspaceSession, done: asyncio.Task[None]) -> None:
+        self._stops.pop(session, None)
+        if not done.cancelled() and done.exception() is not None:
+            log.error("%s: the stop failed inside", session.name, exc_info=done.exception())
 
     def _is_due(self, session: WorkspaceSession) -> bool:
         if session in self._looks:
             return False
         meter = session.meter
         # Either way: a clock that was set back must not put the next look off for ever.
-        return meter.stops_soon or abs(meter.now - meter.asked_at) >= LOOK_INTERVAL
+        interval = session.care.idle_stop.look_interval or LOOK_INTERVAL
+        return meter.stops_soon or abs(meter.now - meter.asked_at) >= interval
 
     def _look(self, session: WorkspaceSession) -> None:
         task = self._looks[session] = asyncio.create_task(_learn(session))
@@ -103,6 +123,7 @@ async def _learn(session: WorkspaceSession) -> None:
             workspace = await session.provider.resolve(session.name)
         if session.meter.asked_at == asked:
             session.meter.learn(workspace)
+            await session.care.look(session.host if session.state is SessionState.CONNECTED else None)
     except WorkspaceNotFoundError:
         session.meter.is_gone()
     except (CodespaceKernelsError, TimeoutError) as error:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from codespace_kernels.providers.base import WorkspaceState
 from codespace_kernels.providers.prices import PRICES_DATE, PRICES_SOURCE, dollars_per_hour
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from codespace_kernels.broker.ledger import Ledger
     from codespace_kernels.providers.base import Workspace
 
@@ -20,6 +22,22 @@ STOP_SECONDS = 120.0
 
 OVERDUE = 300.0
 """Seconds after which an idle stop that did not come is not expected any more: somebody else uses the workspace."""
+
+NO_CARE = {"keep_awake": None, "awake_until": None, "stop_when_idle_minutes": None, "stop_when_idle_at": None}
+"""What is told of the care for a workspace that the broker does not know; see `care.Care.to_json`."""
+
+
+class Cap(NamedTuple):
+    """When the provider stops even a workspace that is in use.
+
+    Attributes:
+        at: Unix time.
+        exact: Whether its start was seen; if not, it comes sooner.
+    """
+
+    at: float
+    exact: bool
+
 
 _DOWN = frozenset({WorkspaceState.STOPPED, WorkspaceState.STOPPING, WorkspaceState.FAILED})
 
@@ -55,6 +73,11 @@ class UsageMeter:
         """Whether it is stopping, so that somebody waits to hear that it has stopped."""
         at, down = self._stop_expected_at, self.workspace is None or self.workspace.state is WorkspaceState.STOPPED
         return at is not None and not down and 0 <= self.now - at < STOP_SECONDS
+
+    @property
+    def was_stopped(self) -> bool:
+        """Whether it is known to be down, or on its way."""
+        return self.stops_soon or (self.workspace is not None and self.workspace.state in _DOWN)
 
     @property
     def state(self) -> WorkspaceState | None:
@@ -107,22 +130,36 @@ class UsageMeter:
         """Hear that the provider was told just now that the workspace is in use."""
         self._active_at = self.now
 
-    def to_json(self, *, busy: bool) -> dict[str, Any]:
+    @property
+    def active_at(self) -> float:
+        """Unix time of the last such notice; 0 before."""
+        return self._active_at
+
+    @property
+    def cap(self) -> Cap | None:
+        """The end of its longest session; None where it is not known to run."""
+        session = self._ledger.session(self._key)
+        return None if session is None else Cap(session.begin + SESSION_HOURS * 3600, session.exact)
+
+    def to_json(self, *, busy: bool, care: Mapping[str, Any] = NO_CARE) -> dict[str, Any]:
         """Give the usage; see docs/command-line.md for its fields.
 
         Args:
             busy: Whether the workspace is kept awake now.
+            care: What is told of the care for it; see `care.Care.to_json`.
         """
         session, month, workspace = self._ledger.session(self._key), self._ledger.month(self._key), self.workspace
         cores = (session and session.cores) or (workspace and workspace.cores) or None
         spent = session.dollars(session.hours(session.begin, session.end)) if session else None
-        cap = session.begin + SESSION_HOURS * 3600 if session and session.exact else None
+        cap = self.cap
         return {
             "running_since": iso(session.begin) if session else None,
             "running_since_exact": bool(session and session.exact),
-            "capped_at": iso(cap),
+            "capped_at": iso(cap.at) if cap and cap.exact else None,
+            "capped_before": iso(cap.at) if cap and not cap.exact else None,
             "idle_stops_at": iso(self._idle_stop()) if session and not busy else None,
             "idle_timeout_minutes": workspace.idle_timeout_minutes if workspace else None,
+            **care,
             "machine": workspace.machine if workspace else "",
             "cores": cores,
             "dollars_per_hour": dollars_per_hour(cores),

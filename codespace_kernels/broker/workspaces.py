@@ -26,6 +26,7 @@ from codespace_kernels.providers.base import WorkspaceState
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
+    from codespace_kernels.broker.care import Care
     from codespace_kernels.broker.hosts import KernelHost
     from codespace_kernels.broker.usage import UsageMeter
     from codespace_kernels.providers.base import Provider, Workspace
@@ -52,7 +53,7 @@ PATIENT_START_TIMEOUT = 12 * 3600.0
 """The same where a cell waits: a first build takes as long as it takes, and a person can interrupt the cell."""
 
 ACTIVITY_INTERVAL = 60.0
-"""Seconds between activity notices while a kernel is busy: `gh` sends one a minute, and none is known to need more."""
+"""Seconds between activity notices while it is kept awake: `gh` sends one a minute, and none is known to need more."""
 
 
 _STATES = {
@@ -88,11 +89,11 @@ class WorkspaceSession:
         account: Whose workspace.
         name: The provider's name of the workspace.
         meter: Of its use.
-        busy: Tells whether a kernel of this workspace is busy now.
+        care: For it.
         needed: Tells whether there is a kernel of this workspace, held or kept.
         lost: Called with a sentence when the way to the workspace is gone for good.
         changed: Called when what `to_json` gives may have changed.
-        activity_interval: Seconds between activity notices while a kernel is busy.
+        activity_interval: Seconds between activity notices while it is kept awake.
     """
 
     def __init__(
@@ -101,7 +102,7 @@ class WorkspaceSession:
         name: str,
         meter: UsageMeter,
         *,
-        busy: Callable[[], bool],
+        care: Care,
         needed: Callable[[], bool] = lambda: False,
         lost: Callable[[str], None],
         changed: Callable[[], None] = lambda: None,
@@ -110,6 +111,7 @@ class WorkspaceSession:
         self.account = account
         self.name = name
         self.meter = meter
+        self.care = care
         self.repository = ""
         self.state = SessionState.IDLE
         self.progress: ProgressEvent | None = None
@@ -118,7 +120,6 @@ class WorkspaceSession:
         self.provider: Provider | None = None
         self.host: KernelHost | None = None
         self.mending: Mending | None = None
-        self._busy = busy
         self._needed = needed
         self._lost = lost
         self._activity_interval = activity_interval
@@ -130,7 +131,6 @@ class WorkspaceSession:
         self._api = AnswerWatch(API_SECONDS)
         self._tasks: set[asyncio.Task[None]] = set()
         self._start_seen = False
-        self._worked = False
         self._era: str | None = None
 
     @property
@@ -196,7 +196,7 @@ class WorkspaceSession:
             from codespace_kernels.broker.hosts import open_host
 
             self.host = await open_host(provider, self.name, self._report)
-            self.host.watch_closely(self._busy)
+            self.host.watch_closely(lambda: self.care.busy)
         except BaseException:
             self._become(SessionState.IDLE)
             raise
@@ -323,16 +323,10 @@ class WorkspaceSession:
             text = f"Waiting for the connection to {self.name} to come back ({self.mending.describe()})"
             self._report(ProgressEvent("reconnect", text))
 
-    def worked(self) -> None:
-        """Hear that a kernel of this workspace has begun to execute something."""
-        self._worked = True
-
     async def _send_activity(self, provider: Provider) -> None:
         while True:
             await asyncio.sleep(self._activity_interval)
-            # Who runs one short cell after the other works, too, though the kernel is idle at most looks.
-            worked, self._worked = self._worked or self._busy(), False
-            if worked and self.state is SessionState.CONNECTED:
+            if self.care.awake.take_wish() and self.state is SessionState.CONNECTED:
                 try:
                     await provider.notify_activity(self.name)
                     self.meter.notified()
@@ -381,7 +375,7 @@ class WorkspaceSession:
             "round_trip_ms": None if round_trip is None else round(round_trip * 1000, 1),
             "codespace_state": self._workspace_state(),
             "codespace": self.meter.workspace.to_json() if self.meter.workspace else None,
-            "usage": self.meter.to_json(busy=self._busy()),
+            "usage": self.meter.to_json(busy=self.care.keeps_awake, care=self.care.to_json()),
         }
 
     def _workspace_state(self) -> str | None:

@@ -17,7 +17,17 @@ from codespace_kernels.errors import KernelNotFoundError
 from codespace_kernels.progress import ProgressEvent
 from codespace_kernels.providers.base import Workspace
 from codespace_kernels.remote_kernel import RemoteKernelSpec
-from codespace_kernels.target import KEEP_HOURS, ON_CLOSES, ON_RUN, SHUTDOWN, WAKES, Target
+from codespace_kernels.target import (
+    BUSY,
+    KEEP_AWAKE_HOURS,
+    KEEP_AWAKES,
+    KEEP_HOURS,
+    ON_CLOSES,
+    ON_RUN,
+    SHUTDOWN,
+    WAKES,
+    Target,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,11 +55,14 @@ class WrittenSpec(NamedTuple):
 
 
 class Policy(NamedTuple):
-    """What the specs are to say of waking and of closing; see `target.Target`."""
+    """What the specs are to say of waking, of closing and of what a codespace may cost; see `target.Target`."""
 
     wake: str = ON_RUN
     on_close: str = SHUTDOWN
     keep_hours: float = KEEP_HOURS
+    keep_awake: str = BUSY
+    keep_awake_hours: float = KEEP_AWAKE_HOURS
+    stop_when_idle: float = 0.0
 
 
 DEFAULT_POLICY = Policy()
@@ -85,20 +98,44 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument(
         "--keep-hours",
-        type=_hours,
+        type=_above_zero,
         default=KEEP_HOURS,
         metavar="HOURS",
         help=f"how long such a kernel is kept after its last work (default: {KEEP_HOURS:g})",
     )
+    _add_care(parser)
     connect_recipe.add_options(parser)
     parser.set_defaults(func=run)
 
 
-def _hours(text: str) -> float:
-    hours = float(text)
-    if not hours > 0:
+def _add_care(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--keep-awake",
+        choices=KEEP_AWAKES,
+        default=BUSY,
+        help="what keeps the codespace awake: a kernel that works (default), one that a notebook holds, or nothing",
+    )
+    parser.add_argument(
+        "--keep-awake-hours",
+        type=_above_zero,
+        default=KEEP_AWAKE_HOURS,
+        metavar="HOURS",
+        help=f"for how long, after the last thing that a person did in it (default: {KEEP_AWAKE_HOURS:g})",
+    )
+    parser.add_argument(
+        "--stop-when-idle",
+        type=_above_zero,
+        default=0.0,
+        metavar="MINUTES",
+        help="stop the codespace when its kernels have had nothing to do for so long (default: leave that to GitHub)",
+    )
+
+
+def _above_zero(text: str) -> float:
+    number = float(text)
+    if not number > 0:
         raise argparse.ArgumentTypeError(f"{text} is not above 0")
-    return hours
+    return number
 
 
 def run(options: argparse.Namespace) -> int:
@@ -106,9 +143,9 @@ def run(options: argparse.Namespace) -> int:
     connect_recipe.check(options)
     if options.as_recipe:
         return connect_recipe.run(options)
-    access = shared.chosen_access(options)
+    access, policy = shared.chosen_access(options), policy_of(options)
     answer = ask_broker(access, options.name, start=not options.no_start, install_ipykernel=options.install_ipykernel)
-    written = write_specs(access, answer, options.kernel, policy_of(options))
+    written = write_specs(access, answer, options.kernel, policy)
     if options.json:
         terminal.print_json(
             {
@@ -124,8 +161,22 @@ def run(options: argparse.Namespace) -> int:
 
 
 def policy_of(options: argparse.Namespace) -> Policy:
-    """Give what the options say of waking and of closing."""
-    return Policy(options.wake, options.on_close, options.keep_hours)
+    """Give what the options say of waking, of closing and of costs.
+
+    Raises:
+        SettingsError: They contradict each other, or a number is out of its range.
+    """
+    policy = Policy(
+        options.wake,
+        options.on_close,
+        options.keep_hours,
+        options.keep_awake,
+        options.keep_awake_hours,
+        options.stop_when_idle,
+    )
+    # Before anything is started: a target that cannot be is refused.
+    Target(shared.chosen_account(options), "", **policy._asdict())
+    return policy
 
 
 def ask_broker(access: Access, name: str, *, start: bool = True, install_ipykernel: str = "") -> dict[str, Any]:
@@ -157,7 +208,7 @@ def write_specs(
         access: Whose workspace.
         answer: The broker's.
         wanted: Names of kernels there; empty for all.
-        policy: What the specs say of waking and closing.
+        policy: What the specs say of waking, closing and costs.
 
     Raises:
         KernelNotFoundError: There is none of a wanted name, or none at all. Nothing was written.

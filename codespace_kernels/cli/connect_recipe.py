@@ -56,7 +56,7 @@ def check(options: argparse.Namespace) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Write the kernelspecs of a recipe."""
-    access = shared.chosen_access(options)
+    access, policy = shared.chosen_access(options), connect.policy_of(options)
     recipe = recipes.chosen_recipe(options.name, options)
     if options.allow_create:
         question = "May a cell that is run create one, each time that none is like this?"
@@ -68,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
     # Looked for in any case: an unknown repository is better told now than in a notebook.
     found = recipes.find(access, recipe)
     remote = _described(options) if options.language else _kernels(access, recipe, found, options)
-    written = connect.written_specs(kernelspecs.write_recipe(_targets(access, recipe, remote, options)))
+    written = connect.written_specs(kernelspecs.write_recipe(_targets(access, recipe, remote, policy)))
     if options.json:
         terminal.print_json({"recipe": recipe.to_json(), "kernelspecs": [spec.to_json() for spec in written]})
     else:
@@ -77,11 +77,11 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _targets(
-    access: Access, recipe: Recipe, remote: dict[str, RemoteKernelSpec], options: argparse.Namespace
+    access: Access, recipe: Recipe, remote: dict[str, RemoteKernelSpec], policy: connect.Policy
 ) -> dict[Target, RemoteKernelSpec]:
-    policy = connect.policy_of(options)._asdict()
+    said = policy._asdict()
     return {
-        Target(access.account, "", name, access.transport, language=spec.language, recipe=recipe, **policy): spec
+        Target(access.account, "", name, access.transport, language=spec.language, recipe=recipe, **said): spec
         for name, spec in remote.items()
     }
 

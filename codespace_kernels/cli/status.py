@@ -114,8 +114,7 @@ def _show(status: dict[str, Any]) -> None:
 
 
 def _tables(status: dict[str, Any]) -> list[tuple[tuple[str, ...], list[tuple[str, ...]]]]:
-    busy = {kernel["workspace"] for kernel in status["kernels"] if kernel["state"] == "busy"}
-    usage = [_usage(entry, busy=entry["name"] in busy) for entry in status["workspaces"]]
+    usage = [_usage(entry) for entry in status["workspaces"]]
     return [
         (_WORKSPACES, [_workspace(entry) for entry in status["workspaces"]]),
         (_KERNELS, [_kernel(entry) for entry in status["kernels"]]),
@@ -136,13 +135,13 @@ def _workspace(entry: dict[str, Any]) -> tuple[str, ...]:
     return entry["name"], state, _age(entry["since"]), entry["connection"], shown
 
 
-def _usage(entry: dict[str, Any], *, busy: bool) -> tuple[str, ...]:
+def _usage(entry: dict[str, Any]) -> tuple[str, ...]:
     usage, now = entry["usage"], time.time()
     return (
         entry["name"],
         usage_text.price(usage["dollars_per_hour"]),
         usage_text.uptime(usage, now),
-        usage_text.stops(usage, now, busy=busy),
+        usage_text.stops(usage, now),
         usage_text.session_cost(usage),
         usage_text.month_cost(usage),
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime
 from typing import TYPE_CHECKING, Any
 
+from codespace_kernels.target import ALWAYS, NEVER
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -25,20 +27,39 @@ def uptime(usage: Mapping[str, Any], now: float) -> str:
     return f"{'' if usage['running_since_exact'] else 'at least '}{duration(now - since)}"
 
 
-def stops(usage: Mapping[str, Any], now: float, *, busy: bool) -> str:
-    """Say when the provider will stop the workspace; empty where that is not known.
+def stops(usage: Mapping[str, Any], now: float) -> str:
+    """Say when the workspace will be stopped, by the provider or by us; empty where that is not known.
 
     Args:
         usage: The usage.
         now: Unix time.
-        busy: Whether a kernel in it works.
     """
-    cap, idle = _moment(usage["capped_at"]), _moment(usage["idle_stops_at"])
+    cap, before = _moment(usage["capped_at"]), _moment(usage.get("capped_before"))
     if cap is not None and cap - now < CAP_WARNING:
         return f"{_in(cap - now)}, at its longest session"
-    if busy:
-        return "kept awake"
-    return "" if idle is None else f"{_in(idle - now)} if idle"
+    if before is not None and 0 < before - now < CAP_WARNING:
+        return f"in {duration(before - now)} at the latest, at its longest session"
+    awake = _moment(usage.get("awake_until"))
+    if awake is not None and awake > now:
+        return _kept_awake(usage, awake - now)
+    return _when_idle(usage, now, over=awake is not None)
+
+
+def _kept_awake(usage: Mapping[str, Any], left: float) -> str:
+    how = "kept awake" if usage.get("keep_awake") != ALWAYS else "kept awake, even if idle"
+    return how if left >= CAP_WARNING else f"{how}, for {duration(left)} more"
+
+
+def _when_idle(usage: Mapping[str, Any], now: float, *, over: bool) -> str:
+    idle, ours = _moment(usage["idle_stops_at"]), _moment(usage.get("stop_when_idle_at"))
+    if ours is not None and (idle is None or ours < idle):
+        return f"{_in(ours - now)} if idle, as its kernelspec says"
+    if idle is None:
+        return "kept awake no longer" if over else ""
+    if over:
+        return f"{_in(idle - now)}: kept awake no longer, as nobody uses it"
+    never = ", and no kernel keeps it awake" if usage.get("keep_awake") == NEVER else ""
+    return f"{_in(idle - now)} if idle{never}"
 
 
 def price(dollars_per_hour: float | None) -> str:

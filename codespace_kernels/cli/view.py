@@ -38,11 +38,10 @@ def run(options: argparse.Namespace) -> int:
             {"codespace": workspace.to_json(), "kernels": kernels, "kernelspecs": specs, "usage": usage}
         )
         return 0
-    busy = any(kernel["state"] == "busy" for kernel in kernels)
     terminal.print_facts(
         [
             *facts(workspace),
-            *usage_facts(usage, busy=busy),
+            *usage_facts(usage),
             *(("Kernel", kernel_line(kernel)) for kernel in kernels),
             *(("Kernelspec", name) for name in specs),
         ]
@@ -79,12 +78,12 @@ def facts(workspace: Workspace) -> list[tuple[str, str]]:
     ]
 
 
-def usage_facts(usage: dict[str, Any], *, busy: bool) -> list[tuple[str, str]]:
+def usage_facts(usage: dict[str, Any]) -> list[tuple[str, str]]:
     """Give what is known of a workspace's use, for people; what is not known is empty."""
     now, month = time.time(), usage_text.month_cost(usage)
     return [
         ("Running", usage_text.uptime(usage, now)),
-        ("Stops", usage_text.stops(usage, now, busy=busy)),
+        ("Stops", usage_text.stops(usage, now)),
         ("This session", usage_text.session_cost(usage)),
         ("This month", month),
         ("Estimate", usage_text.remark(usage) if month else ""),

@@ -28,6 +28,7 @@ class Owner:
         self.way = WaitingState("Reconnecting to octocat/ml", "", "try 3: no relay")
         self.told: list[str] = []
         self.waiting = 0
+        self.acts = 0
 
     def shutdown_requested(self, *, restart: bool, session: str) -> None:
         self.shutdowns.append(restart)
@@ -58,6 +59,9 @@ class Owner:
 
     def notebook_named(self, path: str) -> None:
         self.notebooks.append(path)
+
+    def person_acted(self) -> None:
+        self.acts += 1
 
 
 async def until(condition, seconds: float = 60.0) -> None:

@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+from codespace_kernels.broker.care import Care
 from codespace_kernels.broker.kernel_place import KernelPlace, May
 from codespace_kernels.broker.ledger import Ledger, key_of
 from codespace_kernels.broker.recipes import Recipes
@@ -50,7 +51,7 @@ def place_of(provider, tmp_path):
     def place_of(target, left):
         def session_of(name):
             meter = UsageMeter(ledger, key_of(target.account, name))
-            return WorkspaceSession(target.account, name, meter, busy=lambda: False, lost=lambda reason: None)
+            return WorkspaceSession(target.account, name, meter, care=Care(name, meter), lost=lambda reason: None)
 
         return KernelPlace(target, provider, Recipes(), session_of, left.append, changed=lambda: None)
 

@@ -9,6 +9,7 @@ import json
 
 import pytest
 
+from codespace_kernels.broker.care import Care
 from codespace_kernels.broker.ledger import Ledger
 from codespace_kernels.broker.lookout import Lookout
 from codespace_kernels.broker.usage import UsageMeter
@@ -46,11 +47,16 @@ class Scene:
         self.clock = Clock()
         self.ledger = Ledger(path, clock=self.clock)
         self.meter = UsageMeter(self.ledger, KEY)
-        self.session = WorkspaceSession(Account(), "hello", self.meter, busy=lambda: False, lost=lambda reason: None)
+        self.session = WorkspaceSession(
+            Account(), "hello", self.meter, care=Care("hello", self.meter), lost=lambda reason: None
+        )
         self.provider = Answers()
         self.session.provider = self.provider  # type: ignore[assignment]
         self.watched = True
-        self.lookout = Lookout(self.ledger, lambda: [self.session], lambda: self.watched, tick=0.0)
+        self.lookout = Lookout(self.ledger, lambda: [self.session], lambda: self.watched, self.stop_idle, tick=0.0)
+
+    async def stop_idle(self, session) -> None:
+        raise AssertionError("nothing is to be stopped")
 
     async def until(self, condition) -> None:
         async with asyncio.timeout(60):

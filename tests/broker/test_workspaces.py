@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from codespace_kernels.broker.care import Care
 from codespace_kernels.broker.ledger import Ledger
 from codespace_kernels.broker.usage import UsageMeter
 from codespace_kernels.broker.workspaces import PATIENT_START_TIMEOUT, START_TIMEOUT, WorkspaceSession
@@ -33,7 +34,7 @@ class StoppedWorkspace:
 @pytest.fixture
 async def session(tmp_path):
     meter = UsageMeter(Ledger(tmp_path / "usage.json"), "hello")
-    session = WorkspaceSession(Account(), "hello", meter, busy=lambda: False, lost=lambda reason: None)
+    session = WorkspaceSession(Account(), "hello", meter, care=Care("hello", meter), lost=lambda reason: None)
     yield session
     await session.close()
 

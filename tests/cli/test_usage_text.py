@@ -29,18 +29,33 @@ def test_uptime():
 
 
 @pytest.mark.parametrize(
-    ("known", "busy", "text"),
+    ("known", "text"),
     [
-        ({}, False, ""),
-        ({}, True, "kept awake"),
-        ({"idle_stops_at": iso(NOW + 725)}, False, "in 12 min if idle"),
-        ({"idle_stops_at": iso(NOW - 3)}, False, "any moment if idle"),
-        ({"capped_at": iso(NOW + 7200)}, True, "kept awake"),
-        ({"capped_at": iso(NOW + 1200), "idle_stops_at": iso(NOW + 1500)}, False, "in 20 min, at its longest session"),
+        ({}, ""),
+        ({"awake_until": iso(NOW + 3600)}, "kept awake"),
+        ({"awake_until": iso(NOW + 3600), "keep_awake": "always"}, "kept awake, even if idle"),
+        ({"awake_until": iso(NOW + 1500)}, "kept awake, for 25 min more"),
+        ({"awake_until": iso(NOW - 60)}, "kept awake no longer"),
+        (
+            {"awake_until": iso(NOW - 60), "idle_stops_at": iso(NOW + 1500)},
+            "in 25 min: kept awake no longer, as nobody uses it",
+        ),
+        ({"idle_stops_at": iso(NOW + 725)}, "in 12 min if idle"),
+        ({"idle_stops_at": iso(NOW + 725), "keep_awake": "never"}, "in 12 min if idle, and no kernel keeps it awake"),
+        ({"idle_stops_at": iso(NOW - 3)}, "any moment if idle"),
+        (
+            {"idle_stops_at": iso(NOW + 725), "stop_when_idle_at": iso(NOW + 300)},
+            "in 5 min if idle, as its kernelspec says",
+        ),
+        ({"idle_stops_at": iso(NOW + 725), "stop_when_idle_at": iso(NOW + 900)}, "in 12 min if idle"),
+        ({"capped_at": iso(NOW + 7200), "awake_until": iso(NOW + 3600)}, "kept awake"),
+        ({"capped_at": iso(NOW + 1200), "idle_stops_at": iso(NOW + 1500)}, "in 20 min, at its longest session"),
+        ({"capped_before": iso(NOW + 1200)}, "in 20 min at the latest, at its longest session"),
+        ({"capped_before": iso(NOW - 60), "idle_stops_at": iso(NOW + 725)}, "in 12 min if idle"),
     ],
 )
-def test_stops(known, busy, text):
-    assert usage_text.stops(usage(**known), NOW, busy=busy) == text
+def test_stops(known, text):
+    assert usage_text.stops(usage(**known), NOW) == text
 
 
 def test_costs():
