@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import time
 from typing import TYPE_CHECKING, Any
 
-import zmq
-
 from codespace_kernels.bridge.activity import IDLE_GRACE, Activity
 from codespace_kernels.bridge.backlog import Backlog
 from codespace_kernels.bridge.busy_answers import BusyAnswers
-from codespace_kernels.bridge.delivery import PatientDelivery
 from codespace_kernels.bridge.earlier import EarlierOutput
 from codespace_kernels.bridge.gate import LocalGate
 from codespace_kernels.bridge.late_answers import LateAnswers
@@ -20,7 +16,6 @@ from codespace_kernels.bridge.local_messages import LocalMessages
 from codespace_kernels.bridge.lost_way import LostWay, LostWayLine, LostWayNotes
 from codespace_kernels.bridge.notebook_name import NotebookName
 from codespace_kernels.bridge.person_watch import PersonWatch
-from codespace_kernels.bridge.pump import SocketPump
 from codespace_kernels.bridge.requests import LifecycleRequests, RequestHandler, RequestQueue, no_kernel
 from codespace_kernels.bridge.sockets import LocalSockets, Ports
 from codespace_kernels.bridge.standin import StandIn
@@ -33,16 +28,13 @@ from codespace_kernels.messages import Channel, MalformedMessageError, Message, 
 from codespace_kernels.remote_kernel import KernelState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from codespace_kernels.bridge.owner import BridgeOwner
     from codespace_kernels.bridge.waiting_line import WaitingState
     from codespace_kernels.remote_kernel import RemoteKernel
 
 _log = logging.getLogger(__name__)
-
-_ZERO_COPY_BYTES = 1024 * 1024
-"""From this size on, copying a message costs more than pyzmq's bookkeeping for not copying it."""
 
 
 class KernelBridge:
@@ -98,9 +90,8 @@ class KernelBridge:
         self._to_clients = dict.fromkeys(Channel, 0)
         self._gaps = 0
         self._last_activity = time.time()
-        self._backlog = Backlog(lambda parent, text: self._tell([parent], text))
-        self._pump = self._start_pump()
-        self._questions = PatientDelivery(sockets.by_channel[Channel.STDIN], self._pump.sent_on)
+        self._backlog = Backlog(lambda parent, text: self._tell([parent], text), lambda: sockets.waiting)
+        sockets.start(self._frames_received, self._subscription_received)
 
     @classmethod
     async def bind(
@@ -224,7 +215,7 @@ class KernelBridge:
         """Expect no answers of a kernel's process that is gone, and ask none of its questions any more."""
         self._late.clear()
         self._question = None
-        self._questions.forget()
+        self._sockets.forget(Channel.STDIN)
         self._earlier.reset()
 
     def leave(self) -> UnattendedKernel | None:
@@ -291,31 +282,22 @@ class KernelBridge:
             self.detach()
             self._stand_in.end()
             self._closed = True
-            self._pump.close()
             self._activity.close()
             await self._lifecycle.close()
-        await self._sockets.close()
+        self._sockets.close()
 
     # From local clients.
 
-    def _start_pump(self) -> SocketPump:
-        pump = SocketPump()
-        sockets = self._sockets.by_channel
-        # Subscriptions first, so that a subscriber misses nothing of what it asks for later; control before shell.
-        pump.add(sockets[Channel.IOPUB], self._subscription_received)
-        for channel in (Channel.CONTROL, Channel.STDIN, Channel.SHELL):
-            pump.add(sockets[channel], functools.partial(self._frames_received, channel))
-        return pump
+    def _subscription_received(self, topic: bytes) -> None:
+        self._send(Channel.IOPUB, self._messages.welcome(topic))
 
-    def _subscription_received(self, frames: list[bytes]) -> None:
-        if frames[0][:1] == b"\x01":
-            self._send(Channel.IOPUB, self._messages.welcome(frames[0][1:]))
-
-    def _frames_received(self, channel: Channel, frames: list[bytes]) -> None:
+    def _frames_received(self, channel: Channel, frames: list[bytes]) -> bool:
         taken = self._gate.take(channel, frames)
-        if taken is None:
-            return
-        message, header = taken
+        if taken is not None:
+            self._request_received(channel, *taken)
+        return taken is not None
+
+    def _request_received(self, channel: Channel, message: Message, header: Mapping[str, Any]) -> None:
         self._last_activity = time.time()
         msg_type, msg_id = str(header.get("msg_type", "")), str(header.get("msg_id", ""))
         if any(handler.handle(channel, message, msg_type) for handler in self._handlers):
@@ -351,7 +333,7 @@ class KernelBridge:
             WaitTimeoutError: No answer in time.
         """
         if self._kernel is not None:
-            self._questions.forget()
+            self._sockets.forget(Channel.STDIN)
             await self._kernel.interrupt()
         elif not self._stand_in.active:
             raise no_kernel()
@@ -462,19 +444,16 @@ class KernelBridge:
 
     # To local clients.
 
-    def _send(self, channel: Channel, message: Message) -> None:
+    def _send(self, channel: Channel, message: Message, done: Callable[[], None] | None = None) -> None:
         frames = self._gate.give(channel, message)
-        if frames is None or self._closed:
+        if self._closed:
             return
-        self._to_clients[channel] += 1
-        if channel is Channel.STDIN:
-            self._questions.send(frames)
-            return
-        socket = self._sockets.by_channel[channel]
-        big = any(len(frame) > _ZERO_COPY_BYTES for frame in frames)
-        followed = self._backlog.follow(frames) if channel is Channel.IOPUB else frames
-        socket.send_multipart(followed, zmq.NOBLOCK, copy=not big, track=False)
-        self._pump.sent_on(socket)
+        if frames is not None:
+            self._to_clients[channel] += 1
+            self._sockets.send(channel, frames, done)
+        elif done is not None:
+            # Nobody will ever get it.
+            done()
 
     def _execution_state_changed(self, state: str) -> None:
         if self._owner is not None:

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
-import errno
-import logging
-import os
-import threading
+import functools
 from typing import TYPE_CHECKING, NamedTuple
 
-import zmq
-
-from codespace_kernels.errors import SettingsError, WaitTimeoutError
+from codespace_kernels.bridge.connection import Allowance
+from codespace_kernels.bridge.echo import Echo
+from codespace_kernels.bridge.endpoint import listen
+from codespace_kernels.bridge.publisher import Publisher
+from codespace_kernels.bridge.router import Router
+from codespace_kernels.errors import SettingsError
 from codespace_kernels.messages import Channel
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    import socket
+    from collections.abc import Callable, Mapping, Sequence
 
-_log = logging.getLogger(__name__)
-
-_CLOSE_SECONDS = 10.0
+    from codespace_kernels.bridge.endpoint import Endpoint
 
 
 class Ports(NamedTuple):
@@ -53,11 +51,11 @@ def _port(info: Mapping[str, object], name: str) -> int:
 
 
 class LocalSockets:
-    """Binds the sockets, answers heartbeats, and frees everything at the end.
+    """Binds the sockets, carries messages both ways, and answers heartbeats; nothing here ever blocks.
 
-    The sockets have a ZMQ context of their own: ending it is the only way to know that the ports are free again, and
-    one kernel's 50 MB display does not hold up another kernel's I/O thread. There is no high-water mark, since a full
-    queue would silently drop messages, `status: idle` included; a client that never reads costs memory instead.
+    Each write is one of ours, so that it is known what has left the process (`send`). There is no high-water mark: a
+    full queue would silently drop messages, `status: idle` included; a client that never reads costs memory instead,
+    which `waiting` tells.
 
     Args:
         ip: Address to listen on.
@@ -69,83 +67,84 @@ class LocalSockets:
 
     def __init__(self, ip: str, ports: Ports | None) -> None:
         self.ip = ip
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._closing: asyncio.Future[None] | None = None
+        self._listeners: dict[str, socket.socket] = {}
+        self._routers: dict[Channel, Router] = {}
+        self._publisher: Publisher | None = None
+        self._endpoints: list[Endpoint] = []
         try:
-            self.by_channel, heartbeat, self.ports = self._bind_all(ports)
+            for name, port in (ports or Ports(0, 0, 0, 0, 0))._asdict().items():
+                self._listeners[name] = listen(ip, name, port)
         except BaseException:
-            self._context.destroy(linger=0)
+            self.close()
             raise
-        self._heartbeat = threading.Thread(target=_echo, args=(heartbeat,), name="bridge-heartbeat", daemon=True)
-        self._heartbeat.start()
+        self.ports = Ports(**{name: int(sock.getsockname()[1]) for name, sock in self._listeners.items()})
 
-    def _bind_all(self, ports: Ports | None) -> tuple[dict[Channel, zmq.Socket[bytes]], zmq.Socket[bytes], Ports]:
-        wanted = ports or Ports(0, 0, 0, 0, 0)
-        sockets, bound = {}, {}
-        for name, port in wanted._asdict().items():
-            socket = self._make(zmq.XPUB if name == "iopub" else zmq.ROUTER)
-            if name == "stdin":
-                # Who sends on it hears of a client that is not connected; see `PatientDelivery`.
-                socket.set(zmq.ROUTER_MANDATORY, 1)
-            sockets[name], bound[name] = socket, _bind(socket, name, self.ip, port)
-        heartbeat = sockets.pop("hb")
-        return {Channel[name.upper()]: socket for name, socket in sockets.items()}, heartbeat, Ports(**bound)
+    @property
+    def waiting(self) -> int:
+        """Bytes that were published and that some subscriber has not taken yet."""
+        return self._publisher.waiting if self._publisher is not None else 0
 
-    def _make(self, kind: int) -> zmq.Socket[bytes]:
-        socket = self._context.socket(kind)
-        socket.set(zmq.LINGER, 0)
-        socket.set(zmq.SNDHWM, 0)
-        socket.set(zmq.RCVHWM, 0)
-        if kind == zmq.ROUTER:
-            # A client that reconnects with its old identity takes it over, as ipykernel has it.
-            socket.set(zmq.ROUTER_HANDOVER, 1)
-        else:
-            # Every subscriber is greeted, not only the first of each topic.
-            socket.set(zmq.XPUB_VERBOSE, 1)
-        return socket
+    def start(self, received: Callable[[Channel, list[bytes]], bool], subscribed: Callable[[bytes], None]) -> None:
+        """Let clients connect.
 
-    async def close(self) -> None:
-        """Close everything; when this returns, the ports are free. Closing twice is no error.
+        Subscriptions are handed over before anything that came after them, so that a subscriber misses nothing of what
+        it asks for later; control before shell.
 
-        Raises:
-            WaitTimeoutError: ZMQ did not let go of the sockets.
+        Args:
+            received: Given the frames of each message, the routing id of its sender first. Tells whether the message
+                proves that its sender knows the kernel's key; strangers may send less.
+            subscribed: Given the topic of each subscription.
         """
-        if self._closing is None:
-            for socket in self.by_channel.values():
-                socket.close(linger=0)
-            # Ends the heartbeat's echo, too, and returns when its thread has closed its socket.
-            self._closing = asyncio.get_running_loop().run_in_executor(None, self._context.term)
-        try:
-            await asyncio.wait_for(asyncio.shield(self._closing), _CLOSE_SECONDS)
-        except TimeoutError:
-            raise WaitTimeoutError.after("the kernel's local sockets to close", _CLOSE_SECONDS) from None
-        self._heartbeat.join(_CLOSE_SECONDS)
+        allowance = Allowance()
+        self._publisher = Publisher("iopub", self._listeners["iopub"], allowance, subscribed)
+        for channel in (Channel.CONTROL, Channel.STDIN, Channel.SHELL):
+            name = channel.name.lower()
+            self._routers[channel] = Router(
+                name,
+                self._listeners[name],
+                allowance,
+                functools.partial(received, channel),
+                patient=channel is Channel.STDIN,
+            )
+        in_order = [self._publisher, *self._routers.values()]
+        for index, endpoint in enumerate(in_order):
+            endpoint.start(functools.partial(_read_all, in_order[: index + 1]))
+        heartbeat = Echo("hb", self._listeners["hb"], allowance)
+        heartbeat.start()
+        self._endpoints = [*in_order, heartbeat]
+
+    def send(self, channel: Channel, frames: Sequence[bytes], done: Callable[[], None] | None = None) -> None:
+        """Send a message to one client, or on iopub to who subscribed to it; never blocks, order is kept.
+
+        Args:
+            channel: Of the message.
+            frames: The client's routing id first; on iopub the topic.
+            done: Called once, as soon as the operating system has taken the message whole for everyone that it goes to,
+                or they are gone: maybe before this returns. Never for what is dropped by `close`.
+        """
+        if channel is Channel.IOPUB:
+            assert self._publisher is not None
+            self._publisher.send(frames, done)
+        else:
+            self._routers[channel].send(frames, done)
+
+    def expect(self, routing_id: bytes) -> None:
+        """Let replies to a client wait for a while until it connects again: it knew this kernel's last process."""
+        for router in self._routers.values():
+            router.expect(routing_id)
+
+    def forget(self, channel: Channel) -> None:
+        """Drop what waits for clients that are not connected to a channel other than iopub."""
+        self._routers[channel].forget()
+
+    def close(self) -> None:
+        """Close everything; when this returns, the ports are free. Closing twice is no error."""
+        for endpoint in self._endpoints:
+            endpoint.close()
+        for listener in self._listeners.values():
+            listener.close()
 
 
-def _bind(socket: zmq.Socket[bytes], name: str, ip: str, port: int) -> int:
-    try:
-        socket.bind(f"tcp://{ip}:{port or '*'}")
-    except zmq.ZMQError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise SettingsError(
-                f"Port {port} of {ip}, meant for the kernel's {name} channel, is taken by another program. "
-                "Start the kernel again to get other ports."
-            ) from None
-        raise SettingsError(
-            f"Cannot listen on {ip}:{port} for the kernel's {name} channel: {os.strerror(error.errno or 0)}."
-        ) from None
-    return int(socket.get_string(zmq.LAST_ENDPOINT).rstrip("\0").rpartition(":")[2])
-
-
-def _echo(socket: zmq.Socket[bytes]) -> None:
-    """Answer heartbeats without Python's interpreter lock, so that no work of the process delays them."""
-    while True:
-        try:
-            zmq.proxy(socket, socket)
-        except zmq.ContextTerminated:
-            break
-        except zmq.ZMQError as error:
-            if error.errno != errno.EINTR:
-                _log.warning("the heartbeat of a kernel ended: %s", error)
-                break
-    socket.close(linger=0)
+def _read_all(endpoints: Sequence[Endpoint]) -> None:
+    for endpoint in endpoints:
+        endpoint.read()

@@ -8,10 +8,10 @@ import uuid
 import zmq
 from jupyter_client.manager import AsyncKernelManager
 
-from codespace_kernels.bridge.pump import SocketPump
 from codespace_kernels.errors import KernelError
 from codespace_kernels.messages import Channel, Message, Signer
 from codespace_kernels.remote_kernel import KernelState, RemoteKernelListener
+from tests.bridge.zmq_pump import SocketPump
 
 _SOCKET_TYPES = {
     Channel.SHELL: zmq.DEALER,

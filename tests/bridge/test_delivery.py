@@ -8,7 +8,7 @@ import pytest
 import zmq
 from jupyter_client.session import Session
 
-from codespace_kernels.bridge import delivery
+from codespace_kernels.bridge import router
 from codespace_kernels.messages import Channel
 from codespace_kernels.remote_kernel import KernelState
 from tests.bridge.conftest import KEY, connect, subscribed, until
@@ -129,7 +129,7 @@ async def test_a_question_of_an_interrupted_cell_is_not_asked(bridge):
 
 
 async def test_a_client_that_never_comes_is_given_up(bridge, monkeypatch, caplog):
-    monkeypatch.setattr(delivery, "PATIENCE", 0.1)
+    monkeypatch.setattr(router, "PATIENCE", 0.1)
     kernel = MemoryKernel()
     bridge.attach(kernel)
     kernel.emit(Channel.STDIN, question("nobody"))

@@ -19,6 +19,7 @@ import zmq
 from codespace_kernels import codespace_rpc as rpc
 from codespace_kernels.bootstrap import ensure_server
 from codespace_kernels.bridge.bridge import KernelBridge
+from codespace_kernels.bridge.sockets import LocalSockets
 from codespace_kernels.errors import CodespaceKernelsError
 from codespace_kernels.link import commands
 from codespace_kernels.link.client import LinkClient
@@ -32,9 +33,10 @@ from codespace_kernels.remote.spool import Spool
 from codespace_kernels.remote.streams import LinkStream
 from codespace_kernels.remote_kernel import KernelState
 from codespace_kernels.tunnel.services import CodespaceServices
+from tests.zmtp.hello import GREETING, ready
 
-from .material import document, mutated
-from .targets import ID, a_message, traffic
+from .material import document, mutated, pieces
+from .targets import ID, a_message, traffic, zmtp_stream
 
 
 class HostileServer:
@@ -345,7 +347,32 @@ async def kernel_bridge(dice: random.Random) -> bool:
         await bridge.close()
 
 
+async def kernel_ports(dice: random.Random) -> bool:
+    """Whatever connects to a kernel's ports, an honest client is served."""
+    heard: list[list[bytes]] = []
+    sockets = LocalSockets("127.0.0.1", None)
+    sockets.start(lambda _channel, frames: heard.append(frames) or False, lambda _topic: None)  # type: ignore[func-returns-value]
+    try:
+        others = []
+        for port in dice.choices(sockets.ports, k=4):
+            others.append(await asyncio.open_connection("127.0.0.1", port))
+            for piece in pieces(dice, mutated(dice, zmtp_stream(dice))):
+                others[-1][1].write(piece)
+        reader, writer = await asyncio.open_connection("127.0.0.1", sockets.ports.shell)
+        writer.write(GREETING + ready(identity=b"honest") + b"\x00\x05hello")
+        async with asyncio.timeout(30):
+            while [b"honest", b"hello"] not in heard:
+                await asyncio.sleep(0)
+            sockets.send(Channel.SHELL, [b"honest", b"answer"])
+            await reader.readuntil(b"\x00\x06answer")
+        for _, one in (*others, (reader, writer)):
+            one.close()
+        return len(heard) > 1
+    finally:
+        sockets.close()
+
+
 ENDPOINTS: dict[str, Any] = {
     target.__name__: target
-    for target in (link_client, codespace_end, stream_of_a_splice, bootstrap, grpc_replies, kernel_bridge)
+    for target in (link_client, codespace_end, stream_of_a_splice, bootstrap, grpc_replies, kernel_bridge, kernel_ports)
 }

@@ -17,6 +17,8 @@ from codespace_kernels.messages import Channel, MalformedMessageError, Message, 
 from codespace_kernels.remote.records import RecordDecoder, encode
 from codespace_kernels.tunnel.management import TunnelEndpoint
 from codespace_kernels.tunnel.properties import TunnelProperties
+from codespace_kernels.zmtp import Null, Peer, Ready, Subscription, ZmtpError, encode_message
+from tests.zmtp.hello import GREETING, ready
 
 from .material import any_json, bent, document, mutated, pieces
 
@@ -214,6 +216,34 @@ def script_output(dice: random.Random) -> bool:
     return found is not None
 
 
+def zmtp_stream(dice: random.Random) -> bytes:
+    """Give what a ZMQ socket might send."""
+    data = GREETING + ready(dice.choice((b"DEALER", b"SUB", b"REQ")), dice.choice((b"", b"me")))
+    for _ in range(dice.randrange(8)):
+        frames = [dice.randbytes(dice.choice((0, 3, 255, 256, 9000))) for _ in range(dice.randrange(1, 4))]
+        command = dice.choice(
+            (b"\x04PING\x00\x01c", b"\x09SUBSCRIBEt", b"\x06CANCELt", b"\x05ERROR\x01x", b"\x01?", b"")
+        )
+        messages = (b"".join(encode_message(frames)), bytes((4, len(command))) + command, b"\x00\x02\x01t")
+        data += dice.choice(messages)
+    return data
+
+
+def zmtp_peer(dice: random.Random) -> bool:
+    """What connects to a kernel's ports says something, or is refused by name; no more is kept than it may send."""
+    limit = dice.choice((1000, 100_000))
+    peer = Peer(dice.choice((b"ROUTER", b"XPUB")), Null, limit)
+    try:
+        for piece in pieces(dice, mutated(dice, zmtp_stream(dice))):
+            for event in peer.receive_data(piece) if piece else ():
+                assert isinstance(event, Ready | Subscription) or sum(map(len, event)) <= limit
+            assert peer.kept <= max(limit, 8192) + 100
+            assert len(peer.data_to_send()) < 300
+    except ZmtpError:
+        return False
+    return peer.ready
+
+
 TARGETS: dict[str, Callable[[random.Random], bool]] = {
     target.__name__: target
     for target in (
@@ -228,5 +258,6 @@ TARGETS: dict[str, Callable[[random.Random], bool]] = {
         tunnel_answers,
         errors,
         script_output,
+        zmtp_peer,
     )
 }

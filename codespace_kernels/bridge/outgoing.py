@@ -1,0 +1,191 @@
+"""Messages on their way to local clients, and the queue of each connection."""
+
+from __future__ import annotations
+
+import collections
+import itertools
+import logging
+import socket
+from typing import TYPE_CHECKING
+
+from codespace_kernels.zmtp import encode_message
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+_log = logging.getLogger(__name__)
+
+_BATCH_BYTES = 1024 * 1024
+_BATCH_PIECES = 64
+"""Handed to the operating system at once, at most: far below the 1024 pieces that each system takes."""
+
+_HAS_SENDMSG = hasattr(socket.socket, "sendmsg")  # not on Windows
+
+
+class Tally:
+    """Bytes that wait in this process for some clients; what several wait for counts once, as it is kept once."""
+
+    def __init__(self) -> None:
+        self.waiting = 0
+
+
+class Outgoing:
+    """A message to one or more clients.
+
+    Args:
+        frames: As the clients get them.
+        receivers: How many clients it goes to.
+        done: Called when the operating system has taken the whole message for each of them, or they are gone.
+        tally: Where its bytes count while one of them waits for it.
+    """
+
+    __slots__ = ("_counted", "_done", "_left", "_pieces", "_tally", "frames")
+
+    def __init__(
+        self, frames: Sequence[bytes], receivers: int, done: Callable[[], None] | None, tally: Tally | None = None
+    ) -> None:
+        self.frames = frames
+        self._left = receivers
+        self._done = done
+        self._tally = tally
+        self._counted = 0
+        self._pieces: list[bytes] | None = None
+
+    @property
+    def pieces(self) -> list[bytes]:
+        """The message as `encode_message` has it, made once for all."""
+        if self._pieces is None:
+            self._pieces = encode_message(self.frames)
+        return self._pieces
+
+    def waits(self) -> None:
+        """Note that it waits for a client."""
+        if self._tally is not None and not self._counted:
+            self._counted = sum(map(len, self.pieces))
+            self._tally.waiting += self._counted
+
+    def finished(self) -> None:
+        """Note that one client has it, or is gone."""
+        self._left -= 1
+        if self._left:
+            return
+        if self._tally is not None:
+            self._tally.waiting -= self._counted
+        if self._done is not None:
+            try:
+                self._done()
+            except Exception:
+                # Whoever sent one message must not end the connection for all that follow.
+                _log.exception("what was to be done after a message was sent failed")
+
+
+class SendQueue:
+    """What one connection has to send; tries at once, and keeps what the operating system does not take.
+
+    Args:
+        sock: Connected, not blocking.
+        watch: Told whether `flush` is to be called when the socket takes more.
+    """
+
+    def __init__(self, sock: socket.socket, watch: Callable[[bool], None]) -> None:
+        self._socket = sock
+        self._watch = watch
+        self._entries: collections.deque[tuple[collections.deque[memoryview], Outgoing | None]] = collections.deque()
+        self._stopped = False
+
+    def __bool__(self) -> bool:
+        """Whether something waits."""
+        return bool(self._entries)
+
+    def send(self, pieces: Sequence[bytes], outgoing: Outgoing | None = None) -> None:
+        """Send bytes, or keep them until the socket takes them.
+
+        Args:
+            pieces: In this order.
+            outgoing: The message that they are; it is told when they are sent.
+
+        Raises:
+            OSError: The connection is broken; the message counts as kept.
+        """
+        if self._entries or self._stopped:
+            self._keep(pieces, 0, outgoing)
+            return
+        try:
+            sent = self._write(pieces)
+        except OSError:
+            self._keep(pieces, 0, outgoing)
+            raise
+        if sent < sum(map(len, pieces)):
+            self._keep(pieces, sent, outgoing)
+            self._watch(True)
+        elif outgoing is not None:
+            outgoing.finished()
+
+    def flush(self) -> None:
+        """Send what the socket takes of what waits.
+
+        Raises:
+            OSError: The connection is broken.
+        """
+        taken = self._drop(self._write(self._batch()))
+        if not self._entries:
+            self._watch(False)
+        for outgoing in taken:
+            if outgoing is not None:
+                outgoing.finished()
+
+    def stop(self) -> None:
+        """Send nothing more; what is given is kept."""
+        self._stopped = True
+        self._watch(False)
+
+    def take_all(self) -> list[Outgoing]:
+        """Forget what waits, and give the messages of which something was not sent."""
+        entries, self._entries = self._entries, collections.deque()
+        return [outgoing for _, outgoing in entries if outgoing is not None]
+
+    def _keep(self, pieces: Sequence[bytes], sent: int, outgoing: Outgoing | None) -> None:
+        entry = collections.deque(memoryview(piece) for piece in pieces)
+        _advance(entry, sent)
+        self._entries.append((entry, outgoing))
+        if outgoing is not None:
+            outgoing.waits()
+
+    def _batch(self) -> list[memoryview]:
+        batch: list[memoryview] = []
+        size = 0
+        for piece in itertools.chain.from_iterable(pieces for pieces, _ in self._entries):
+            batch.append(piece)
+            size += len(piece)
+            if size >= _BATCH_BYTES or len(batch) >= _BATCH_PIECES:
+                break
+        return batch
+
+    def _drop(self, sent: int) -> list[Outgoing | None]:
+        taken = []
+        while self._entries:
+            pieces, outgoing = self._entries[0]
+            sent = _advance(pieces, sent)
+            if pieces:
+                break
+            self._entries.popleft()
+            taken.append(outgoing)
+        return taken
+
+    def _write(self, pieces: Sequence[bytes | memoryview]) -> int:
+        try:
+            if len(pieces) == 1 or not _HAS_SENDMSG:
+                return self._socket.send(pieces[0])
+            return self._socket.sendmsg(pieces[:_BATCH_PIECES])
+        except (BlockingIOError, InterruptedError):
+            return 0
+
+
+def _advance(pieces: collections.deque[memoryview], count: int) -> int:
+    """Take `count` bytes off the front; give how many of them there were too few for."""
+    while pieces and count >= len(pieces[0]):
+        count -= len(pieces.popleft())
+    if pieces and count:
+        pieces[0] = pieces[0][count:]
+        count = 0
+    return count

@@ -1,0 +1,86 @@
+"""The iopub channel: what is published goes to those who subscribed to it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from codespace_kernels.bridge.endpoint import Endpoint
+from codespace_kernels.bridge.outgoing import Outgoing, Tally
+from codespace_kernels.zmtp import Subscription
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Sequence
+
+    from codespace_kernels.bridge.connection import Allowance, Connection
+    from codespace_kernels.zmtp import Ready
+
+_MAX_TOPICS = 1024
+_MAX_TOPIC_BYTES = 1024
+
+
+class Publisher(Endpoint):
+    """Sends to subscribers by topic (RFC 29, XPUB); nothing is ever dropped here.
+
+    Args:
+        name, listener, allowance: As for every endpoint.
+        subscribed: Told each topic that a client subscribes to, also where another has it already.
+    """
+
+    socket_type: ClassVar[bytes] = b"XPUB"
+
+    def __init__(
+        self, name: str, listener: socket.socket, allowance: Allowance, subscribed: Callable[[bytes], None]
+    ) -> None:
+        super().__init__(name, listener, allowance)
+        self._subscribed = subscribed
+        self._topics: dict[Connection, dict[bytes, None]] = {}
+        self._prefixes: dict[Connection, tuple[bytes, ...]] = {}
+        self._tally = Tally()
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that subscribers have not taken yet."""
+        return self._tally.waiting
+
+    def send(self, frames: Sequence[bytes], done: Callable[[], None] | None) -> None:
+        """Send to whom it concerns; see `LocalSockets.send`."""
+        topic = frames[0]
+        receivers = [connection for connection, prefixes in self._prefixes.items() if topic.startswith(prefixes)]
+        outgoing = Outgoing(frames, len(receivers) + 1, done, self._tally)
+        for connection in receivers:
+            connection.send(outgoing)
+        outgoing.finished()
+
+    def said(self, connection: Connection, event: Ready | Subscription | list[bytes]) -> None:
+        """See `ConnectionOwner`."""
+        if isinstance(event, Subscription):
+            self._change(connection, event)
+        else:
+            super().said(connection, event)
+
+    def connected(self, connection: Connection, routing_id: bytes) -> None:
+        """A client that has subscribed to nothing gets nothing."""
+        self._topics[connection] = {}
+
+    def received(self, connection: Connection, frames: list[bytes]) -> None:
+        """An XSUB may send what is no subscription; a kernel has no use for it."""
+
+    def disconnected(self, connection: Connection, unsent: list[Outgoing]) -> None:
+        """Send it nothing more."""
+        self._topics.pop(connection, None)
+        self._prefixes.pop(connection, None)
+        super().disconnected(connection, unsent)
+
+    def _change(self, connection: Connection, subscription: Subscription) -> None:
+        topics, topic = self._topics[connection], subscription.topic
+        if not subscription.wanted:
+            topics.pop(topic, None)
+        elif len(topic) <= _MAX_TOPIC_BYTES and (topic in topics or len(topics) < _MAX_TOPICS):
+            topics[topic] = None
+        else:
+            connection.end(f"more than {_MAX_TOPICS} subscriptions, or one of more than {_MAX_TOPIC_BYTES} bytes")
+            return
+        self._prefixes[connection] = tuple(topics)
+        if subscription.wanted:
+            self._subscribed(topic)
