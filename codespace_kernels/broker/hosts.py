@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Protocol
 
 from codespace_kernels.bootstrap import RemoteServer, ensure_server, install_ipykernel
-from codespace_kernels.errors import CodespaceKernelsError, NoSshServerError, RemoteServerError
+from codespace_kernels.errors import CodespaceKernelsError, NoSshServerError, RemoteServerError, WaitTimeoutError
 from codespace_kernels.jupyter import KernelSpec, ServerClient, WebsocketKernel
 from codespace_kernels.link.client import LinkClient
 from codespace_kernels.offered_specs import LOGOS, MOST, accepted
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from codespace_kernels.remote_kernel import RemoteKernel
 
 log = logging.getLogger(__name__)
+
+CONNECT_SECONDS = 30.0
+"""For one try to have another connection; its steps have their own limits, which are more in all."""
 
 
 class KernelHost(Protocol):
@@ -219,7 +222,11 @@ class LinkHost:
     ) -> None:
         """Attach the same link over a new connection; both ends replay what the other has not seen."""
         await self._connection.close()
-        connection = await provider.connect(workspace, progress, api_down=api_down)
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                connection = await provider.connect(workspace, progress, api_down=api_down)
+        except TimeoutError:
+            raise WaitTimeoutError.after(f"a connection to {workspace}", CONNECT_SECONDS) from None
         try:
             self._server = await ensure_server(connection, progress)
             await self._link.attach(await self._server.open_link(connection))

@@ -123,9 +123,15 @@ def _tables(status: dict[str, Any]) -> list[tuple[tuple[str, ...], list[tuple[st
 
 
 def _remarks(status: dict[str, Any]) -> list[str]:
-    """Give what is to be said below the tables: where there are costs, what they are worth."""
+    """Give what is to be said below the tables: who is promised less, and what costs are worth."""
+    weaker = [
+        f"{entry['name']} is reached by its own Jupyter server: what its kernels print while the connection is broken "
+        f"may be lost. Why: {entry['promise']['why']}"
+        for entry in status["workspaces"]
+        if entry.get("promise") and entry["promise"]["output"] != "kept"
+    ]
     costs = [entry["usage"] for entry in status["workspaces"] if usage_text.month_cost(entry["usage"])]
-    return [usage_text.remark(costs[0])] if costs else []
+    return weaker + ([usage_text.remark(costs[0])] if costs else [])
 
 
 def _workspace(entry: dict[str, Any]) -> tuple[str, ...]:

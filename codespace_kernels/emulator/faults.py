@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
@@ -157,12 +158,14 @@ class Fault:
         codespace: Name of the only codespace that has it; None: all, and requests that name no codespace.
         options: Every option of the kind, defaults filled in.
         remaining: How often it will still strike; None: until it is cleared.
+        since: When it was set, seconds of the monotonic clock.
     """
 
     kind: str
     codespace: str | None
     options: Options
     remaining: int | None
+    since: float = dataclasses.field(default_factory=time.monotonic)
 
     def strikes(self, operation: str) -> bool:
         """Tell whether the fault's `on` names this operation, or all."""
@@ -171,7 +174,12 @@ class Fault:
 
     def to_json(self) -> dict[str, Any]:
         """Give the fault for `emulator status --json`."""
-        return {**dataclasses.asdict(self), "options": dict(self.options)}
+        return {
+            "kind": self.kind,
+            "codespace": self.codespace,
+            "options": dict(self.options),
+            "remaining": self.remaining,
+        }
 
 
 Listener = Callable[[Fault, bool], None]

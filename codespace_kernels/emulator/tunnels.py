@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import logging
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 from codespace_kernels.emulator.outage import strike
@@ -285,7 +286,9 @@ def _hinder(relay: RelayStream, fault: Fault) -> None:
         return
     seconds = float(fault.options["seconds"])
     logger.info("relay held for %s", f"{seconds:g} s" if seconds else "ever, until released")
-    relay.hold(seconds or None, str(fault.options["direction"]))
+    # A relay that is opened meanwhile is held for the rest of the time.
+    left = max(seconds - (time.monotonic() - fault.since), 0.001) if seconds else None
+    relay.hold(left, str(fault.options["direction"]))
 
 
 def _unhinder(relay: RelayStream, fault: Fault) -> None:

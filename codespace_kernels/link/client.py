@@ -235,7 +235,6 @@ class LinkClient:
                 text = "The link process in the workspace was replaced; the command may or may not have been done."
                 pending.answer.set_exception(LinkError(text))
         for kernel in list(self._kernels.values()):
-            kernel.gap("The process that carries the workspace's kernels was replaced: output may be missing.")
             self._spawn(self._attach_again(kernel))
 
     async def _attach_again(self, kernel: LinkKernel) -> None:
@@ -247,6 +246,7 @@ class LinkClient:
         except CodespaceKernelsError as error:
             kernel.refused(error)
         else:
+            kernel.gap("The process in the workspace that carries its messages was replaced.")
             with contextlib.suppress(LinkError), _understanding("attach"):
                 kernel.attached(answer)
 

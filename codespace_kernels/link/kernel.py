@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-INTERRUPT_SECONDS = 20.0
+INTERRUPT_SECONDS = 25.0
 """For the answer to an interrupt: whoever asked for it, waits; front ends do so for half a minute."""
 
 _CHANNELS = {int(channel): channel for channel in Channel}
@@ -131,7 +131,9 @@ class LinkKernel:
         """Take the refusal to be attached again."""
         reason = str(error)
         if isinstance(error, KernelNotFoundError):
-            reason = "The Jupyter server in the workspace was started anew, and the kernel ended with the old one."
+            reason = (
+                "The workspace's Jupyter server was started anew, and the kernel ended with the old one. Restart it."
+            )
         self._set_state(KernelState.DEAD, reason)
 
     def message_received(self, channel: int, parts: Sequence[bytes]) -> None:

@@ -46,6 +46,13 @@ async def test_without_ssh_server_its_own_jupyter_server_gives_kernels(own_accou
     await works(own_account)
     assert "own Jupyter server" in connection(own_account)
     assert "may be lost" in connection(own_account)
+    said = cli("status")
+    assert f"{own_account.codespace} is reached by its own Jupyter server" in said.stderr
+    assert "ghcr.io/devcontainers/features/sshd" in said.stderr
+    told = json.loads(cli("status", "--json").stdout)["workspaces"]
+    (promise,) = [session["promise"] for session in told if session["name"] == own_account.codespace]
+    assert promise["output"] == "may be lost"
+    assert "SSH" in promise["why"]
 
 
 def test_without_ssh_server_and_jupyter_the_feature_is_named(own_account):
