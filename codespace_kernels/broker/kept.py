@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from codespace_kernels.broker.awake import Presence
+from codespace_kernels.broker.network import elapsed
 from codespace_kernels.errors import CodespaceKernelsError
 
 if TYPE_CHECKING:
@@ -60,7 +61,8 @@ class KeptKernel:
         self.session = session
         self.notebook = notebook
         self.unattended = unattended
-        self.since = self._quiet_since = time.time()
+        self.since = time.time()
+        self._quiet_since = elapsed()
         unattended.changed = self._changed
 
     @property
@@ -91,8 +93,14 @@ class KeptKernel:
 
     @property
     def until(self) -> float | None:
-        """Unix time at which it will be ended; None while it works."""
-        return None if self.busy else self._quiet_since + self.request.target.keep_hours * 3600
+        """Unix time at which it will be ended, to the second; None while it works."""
+        left = self.seconds_left
+        return None if left is None else float(round(time.time() + left))
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Seconds until it will be ended, whatever this computer's clock is set to meanwhile; None while it works."""
+        return None if self.busy else self._quiet_since + self.request.target.keep_hours * 3600 - elapsed()
 
     def is_for(self, target: Target, notebook: str) -> bool:
         """Tell whether this notebook on this spec may have it back."""
@@ -129,7 +137,7 @@ class KeptKernel:
             log.warning("kept kernel %s: not ended in %s: %s", self.kernel_id, self.session.name, error)
 
     def _changed(self) -> None:
-        self._quiet_since = time.time()
+        self._quiet_since = elapsed()
         self.session.changed()
 
     def to_json(self) -> dict[str, Any]:
@@ -209,13 +217,13 @@ class KeptKernels:
         await asyncio.gather(*(self.end(kernel) for kernel in self), *self._endings, return_exceptions=True)
 
     def _look(self, kernel: KeptKernel) -> None:
-        until, now = kernel.until, time.time()
-        if until is not None and until <= now:
+        left = kernel.seconds_left
+        if left is not None and left <= 0:
             log.info("kernel %s in %s was kept long enough", kernel.kernel_id, kernel.session.name)
             ending = asyncio.create_task(self.end(kernel))
             self._endings.add(ending)
             ending.add_done_callback(self._endings.discard)
             return
         # Not only once: a laptop that sleeps stops the loop's clock, and the kernel may work again.
-        delay = LOOK_SECONDS if until is None else min(until - now, LOOK_SECONDS)
+        delay = LOOK_SECONDS if left is None else min(left, LOOK_SECONDS)
         self._clocks[kernel.kernel_id] = asyncio.get_running_loop().call_later(delay, self._look, kernel)
