@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import random
+import signal
 from pathlib import Path
 
 import psutil
@@ -130,6 +132,62 @@ async def test_a_silent_stream_is_given_up_and_nothing_is_lost(
     await client.attach(await server.open_link(connection))
     await recorder.until(lambda: recorder.is_idle(request))
     assert recorder.text(request) == "".join(f"{i}\n" for i in range(100))
+    await recorder.kernel.shutdown()
+    await client.close()
+
+
+NUMBERS = "for i in range(100): print(i, flush=True); time.sleep(0.02)"
+
+
+async def test_a_server_that_is_stuck_leaves_running_cells_alone(
+    connection: LocalConnection, server: RemoteServer
+) -> None:
+    client = LinkClient(command_timeout=60.0)
+    await client.attach(await server.open_link(connection))
+    recorder = Recorder(await client.start_kernel("python3"))
+    await recorder.run("import time")
+    pid = (await client.server_info())["pid"]
+    request = recorder.request(NUMBERS)
+    await recorder.until(lambda: recorder.text(request))
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(WaitTimeoutError, match="stuck or has too much to do"):
+            await client.command("interrupt", timeout=0.5, kernel_id=recorder.kernel.kernel_id)
+        await recorder.until(lambda: recorder.is_idle(request))
+        assert recorder.text(await recorder.run("print('and on')")) == "and on\n"
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert recorder.text(request) == "".join(f"{i}\n" for i in range(100))
+    assert client.attached
+    await recorder.kernel.restart()
+    assert recorder.text(await recorder.run("print('time' in globals())")) == "False\n"
+    await recorder.kernel.shutdown()
+    await client.close()
+
+
+async def test_a_child_that_is_stuck_is_found_and_loses_nothing(
+    connection: LocalConnection, server: RemoteServer
+) -> None:
+    client = LinkClient(busy_ping_interval=0.1, silence_limit=2.0)
+    client.is_running = lambda: True
+    await client.attach(await server.open_link(connection))
+    recorder = Recorder(await client.start_kernel("python3"))
+    await recorder.run("import time")
+    pid = (await client.server_info())["child_pid"]
+    request = recorder.request(NUMBERS)
+    await recorder.until(lambda: recorder.text(request))
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        assert "no sign of life" in await asyncio.wait_for(client.wait_detached(), 60)
+        # The first part of the way is there: who listens for splices is not stuck.
+        opening = asyncio.ensure_future(server.open_link(connection))
+        await asyncio.wait({opening}, timeout=0.5)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    await client.attach(await opening)
+    await recorder.until(lambda: recorder.is_idle(request))
+    assert recorder.text(request) == "".join(f"{i}\n" for i in range(100))
+    assert not recorder.gaps
     await recorder.kernel.shutdown()
     await client.close()
 
