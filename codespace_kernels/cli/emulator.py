@@ -15,7 +15,16 @@ from codespace_kernels.errors import SettingsError
 if TYPE_CHECKING:
     from codespace_kernels.emulator.state import EmulatorRecord
 
-_OPTIONS = ("port", "codespaces", "transition_seconds", "minute_seconds", "rate_limit", "sshd", "own_environment")
+_OPTIONS = (
+    "port",
+    "codespaces",
+    "transition_seconds",
+    "minute_seconds",
+    "session_minutes",
+    "rate_limit",
+    "sshd",
+    "own_environment",
+)
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -49,6 +58,7 @@ def _add_options(parser: argparse.ArgumentParser, func: object) -> None:
     add("--codespaces", type=int, default=1, metavar="N", help="stopped codespaces to begin with (default: 1)")
     add("--transition-seconds", type=float, default=0.4, metavar="S", help="how long a start or stop takes at least")
     add("--minute-seconds", type=float, default=60, metavar="S", help="length of a minute of an idle timeout")
+    add("--session-minutes", type=float, default=720, metavar="N", help="such minutes that a codespace runs at most")
     add("--rate-limit", type=int, default=5000, metavar="N", help="requests an hour (default: 5000)")
     add("--folder", type=Path, help="where the codespaces' files are (default: a temporary folder)")
     add("--sshd", choices=("auto", "openssh", "paramiko", "none"), default="auto", help="SSH server of the codespaces")

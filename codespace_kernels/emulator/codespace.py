@@ -36,6 +36,7 @@ UP_OR_GOING_UP = GOING_UP | {CodespaceState.AVAILABLE, CodespaceState.REBUILDING
 
 _BOOT_SECONDS = 30.0
 
+SESSION_STOP_NOTICE = "Your codespace was stopped because it had run for as long as a session may last."
 IDLE_STOP_NOTICE = "Your codespace was stopped because nobody used it for the time set as its idle timeout."
 
 
@@ -58,12 +59,14 @@ class Timing:
 
     Attributes:
         transition_seconds: How long a creation, start or stop takes at least.
-        minute_seconds: Length of the minutes in which idle timeouts are counted.
+        minute_seconds: Length of the minutes in which idle timeouts and sessions are counted.
+        session_minutes: After how many a codespace is stopped, even one that is in use; GitHub's are 12 hours.
         sign_in_interval: Seconds that must lie between two questions whether a person has signed in; GitHub's are 5.
     """
 
     transition_seconds: float = 0.4
     minute_seconds: float = 60.0
+    session_minutes: float = 720.0
     sign_in_interval: float = 1.0
 
 
@@ -120,9 +123,9 @@ class Codespace:
     inside: Inside | None = dataclasses.field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        self._last_activity = time.monotonic()
+        self._last_activity = self._available_at = time.monotonic()
         self._transition: asyncio.Task[None] | None = None
-        self._idle_timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
     @property
     def folder(self) -> Path:
@@ -163,8 +166,8 @@ class Codespace:
         if self.actual_state not in UP_OR_GOING_UP:
             return
         self.last_known_stop_notice = notice
-        if self._idle_timer:
-            self._idle_timer.cancel()
+        if self._timer:
+            self._timer.cancel()
         self._enter(CodespaceState.SHUTTING_DOWN)
         self._begin(self._take_down(self._transition))
 
@@ -186,8 +189,8 @@ class Codespace:
 
     async def close(self) -> None:
         """End every process of the codespace at once, whatever it is doing. Closing twice is no error."""
-        if self._idle_timer:
-            self._idle_timer.cancel()
+        if self._timer:
+            self._timer.cancel()
         if self._transition:
             self._transition.cancel()
             await asyncio.wait([self._transition])
@@ -225,8 +228,9 @@ class Codespace:
             self._enter(CodespaceState.FAILED)
         else:
             self.touch()
+            self._available_at = time.monotonic()
             self._enter(CodespaceState.AVAILABLE)
-            self._watch_idleness()
+            self._watch_time()
         finally:
             # A boot works in threads, which no cancellation ends: what stops this codespace must not overtake it.
             await asyncio.wait([boot], timeout=_BOOT_SECONDS)
@@ -256,12 +260,14 @@ class Codespace:
             log.exception("%s did not stop cleanly", self.name)
         self.inside = None
 
-    def _watch_idleness(self) -> None:
-        """Stop the codespace when nobody used it for its idle timeout, which may be changed meanwhile."""
-        minute = self.host.timing.minute_seconds
-        left = self._last_activity + self.idle_timeout_minutes * minute - time.monotonic()
-        if left > 0:
-            self._idle_timer = asyncio.get_running_loop().call_later(min(left, minute), self._watch_idleness)
+    def _watch_time(self) -> None:
+        """Stop the codespace when nobody used it for its idle timeout, which may be changed, or at its cap."""
+        minute, now = self.host.timing.minute_seconds, time.monotonic()
+        idle_left = self._last_activity + self.idle_timeout_minutes * minute - now
+        session_left = self._available_at + self.host.timing.session_minutes * minute - now
+        if (left := min(idle_left, session_left)) > 0:
+            self._timer = asyncio.get_running_loop().call_later(min(left, minute), self._watch_time)
             return
-        log.info("%s was idle for %d minutes", self.name, self.idle_timeout_minutes)
-        self.stop(IDLE_STOP_NOTICE)
+        notice = SESSION_STOP_NOTICE if session_left <= 0 else IDLE_STOP_NOTICE
+        log.info("%s: %s", self.name, notice)
+        self.stop(notice)

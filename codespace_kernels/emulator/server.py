@@ -55,7 +55,8 @@ class Emulator:
         repositories: Full names of the repositories that it begins with.
         codespaces: How many stopped codespaces it begins with, dealt out to the repositories in turn.
         transition_seconds: How long creating, starting and stopping take at least.
-        minute_seconds: Length of the minutes in which idle timeouts are counted.
+        minute_seconds: Length of the minutes in which idle timeouts and sessions are counted.
+        session_minutes: After how many a codespace is stopped, even one that is in use.
         sign_in_interval: Seconds between two questions whether a person has signed in.
         rate_limit: Requests an hour.
         python: Interpreter of the codespaces.
@@ -70,6 +71,7 @@ class Emulator:
     codespaces: int = 1
     transition_seconds: float = 0.4
     minute_seconds: float = 60.0
+    session_minutes: float = 720.0
     sign_in_interval: float = 1.0
     rate_limit: int = 5000
     python: str = sys.executable
@@ -85,6 +87,8 @@ class Emulator:
             raise SettingsError(f"A port is a number from 0 to {_HIGHEST_PORT}, not {self.port}.")
         if self.codespaces < 0 or self.transition_seconds < 0 or self.minute_seconds <= 0 or self.rate_limit < 0:
             raise SettingsError("Numbers of codespaces, seconds and requests cannot be negative, nor a minute be zero.")
+        if self.session_minutes <= 0:
+            raise SettingsError("A session must have some minutes.")
         self.tunnels = TunnelService(self.faults)
         self._record: EmulatorRecord | None = None
         self._server: HTTPServer | None = None
@@ -146,7 +150,7 @@ class Emulator:
         folder = _usable_folder(self.folder)
         if self.folder is None:
             undo.callback(shutil.rmtree, folder, ignore_errors=True)
-        timing = Timing(self.transition_seconds, self.minute_seconds, self.sign_in_interval)
+        timing = Timing(self.transition_seconds, self.minute_seconds, self.session_minutes, self.sign_in_interval)
         self.account = Account(Host(self.faults, timing, folder, self._make_inside))
         self._fill_account()
         self.tunnels.base_url = base

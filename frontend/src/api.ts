@@ -82,7 +82,16 @@ export interface IJob {
 export interface IUsage {
   running_since: string | null;
   running_since_exact: boolean;
+  /** When GitHub ends the session, in use or not. */
+  capped_at: string | null;
+  /** The latest that it can be, where the start was not seen. */
+  capped_before: string | null;
   idle_stops_at: string | null;
+  /** Until when it is kept awake; in the past where that ended. */
+  awake_until: string | null;
+  keep_awake: string | null;
+  /** When its kernelspecs have it stopped. */
+  stop_when_idle_at: string | null;
   idle_timeout_minutes: number | null;
   machine: string;
   cores: number | null;

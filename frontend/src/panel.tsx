@@ -3,7 +3,14 @@ import { TranslationBundle } from '@jupyterlab/translation';
 import { UseSignal } from '@jupyterlab/ui-components';
 import React from 'react';
 
-import { failureOf, IConnection, IFailure, IHeldKernel, IJob } from './api';
+import {
+  failureOf,
+  IConnection,
+  IFailure,
+  IHeldKernel,
+  IJob,
+  IUsage
+} from './api';
 import { about, countdown, roundTrip, span } from './format';
 import { codespaceIcon } from './icon';
 import { headline } from './jobView';
@@ -225,6 +232,64 @@ export function stateLine(
     : `${state} · ${roundTrip(connection.round_trip_ms)}`;
 }
 
+/** Below this, in seconds, the end of a time is counted down. */
+const SOON = 3600;
+
+function secondsOf(moment: string | null): number | null {
+  return moment ? Date.parse(moment) / 1000 : null;
+}
+
+/** What is known of when the codespace stops. */
+function stopRows(
+  usage: IUsage,
+  now: number,
+  busy: boolean,
+  trans: TranslationBundle
+): [string, string][] {
+  const rows: [string, string][] = [];
+  const cap = secondsOf(usage.capped_at ?? usage.capped_before);
+  const left = cap === null ? Infinity : cap - now;
+  if (left > 0 && left < SOON) {
+    const text = countdown(left, trans);
+    rows.push([
+      trans.__('Longest session ends in'),
+      usage.capped_at ? text : trans.__('%1 at the latest', text)
+    ]);
+  }
+  const awake = secondsOf(usage.awake_until);
+  const idle = secondsOf(usage.idle_stops_at);
+  const ours = secondsOf(usage.stop_when_idle_at);
+  if (awake !== null && awake > now) {
+    const text = busy
+      ? trans.__('not while a kernel is busy')
+      : trans.__('not while a notebook is open');
+    rows.push([trans.__('Stops'), text]);
+    if (awake - now < SOON) {
+      rows.push([
+        trans.__('Kept awake, unless used, for'),
+        countdown(awake - now, trans)
+      ]);
+    }
+  } else if (ours !== null && (idle === null || ours < idle)) {
+    const text = countdown(ours - now, trans);
+    rows.push([
+      trans.__('Stops in'),
+      trans.__('%1, as its kernelspec says', text)
+    ]);
+  } else if (idle !== null) {
+    rows.push([trans.__('Stops in'), countdown(idle - now, trans)]);
+    if (awake !== null) {
+      rows.push([trans.__('Kept awake'), trans.__('no longer: run a cell')]);
+    }
+  } else if (usage.running_since && usage.idle_timeout_minutes) {
+    rows.push([
+      trans.__('Stops'),
+      trans.__('%1 min after its last use', usage.idle_timeout_minutes)
+    ]);
+  }
+  return rows;
+}
+
 function Figures(
   props: IViewProps & { connection: IConnection; busy: boolean }
 ): JSX.Element | null {
@@ -235,7 +300,6 @@ function Figures(
     return null;
   }
   const since = usage.running_since && Date.parse(usage.running_since) / 1000;
-  const stops = usage.idle_stops_at && Date.parse(usage.idle_stops_at) / 1000;
   const rows: [string, string][] = [];
   if (usage.machine) {
     rows.push([trans.__('Machine'), usage.machine]);
@@ -247,16 +311,7 @@ function Figures(
       usage.running_since_exact ? up : trans.__('at least %1', up)
     ]);
   }
-  if (props.busy) {
-    rows.push([trans.__('Stops'), trans.__('not while a kernel is busy')]);
-  } else if (stops) {
-    rows.push([trans.__('Stops in'), countdown(stops - now, trans)]);
-  } else if (since && usage.idle_timeout_minutes) {
-    rows.push([
-      trans.__('Stops'),
-      trans.__('%1 min after its last use', usage.idle_timeout_minutes)
-    ]);
-  }
+  rows.push(...stopRows(usage, now, props.busy, trans));
   if (usage.session_dollars !== null) {
     rows.push([trans.__('This session'), about(usage.session_dollars, trans)]);
   }

@@ -179,3 +179,22 @@ def test_a_codespace_that_nobody_uses_stops_and_says_why():
             time.sleep(0.02)
         assert "idle" in stopped["last_known_stop_notice"]
         assert api.post(f"{url}/start").json()["last_known_stop_notice"] is None
+
+
+def test_a_session_ends_though_the_codespace_is_in_use():
+    with (
+        ThreadedEmulator(Emulator(transition_seconds=0.05, minute_seconds=0.25, session_minutes=6)) as emulator,
+        client_of(emulator) as api,
+    ):
+        codespace = next(iter(emulator.account.codespaces.values()))
+        url = f"/user/codespaces/{codespace.name}"
+        api.post(f"{url}/start")
+        give_up = time.monotonic() + 60
+        seen = []
+        while (now := api.get(url).json())["state"] != "Shutdown":
+            assert time.monotonic() < give_up
+            codespace.touch(["keepAlive"])
+            seen.append(now["state"])
+            time.sleep(0.02)
+        assert "Available" in seen
+        assert "session" in now["last_known_stop_notice"]
