@@ -10,8 +10,13 @@ import tempfile
 import time
 from pathlib import Path
 
+import hypothesis
 import psutil
 import pytest
+
+# No test asserts a time: this machine may have other things to do.
+hypothesis.settings.register_profile("codespace-kernels", deadline=None)
+hypothesis.settings.load_profile("codespace-kernels")
 
 _FORGET = ("GH_TOKEN", "GITHUB_TOKEN", "GH_ENTERPRISE_TOKEN", "GITHUB_ENTERPRISE_TOKEN", "GH_HOST", "GITHUB_API_URL",
            "GITHUB_SERVER_URL", "JUPYTER_PATH", "JUPYTER_CONFIG_PATH", "JUPYTER_RUNTIME_DIR", "JUPYTER_TOKEN",

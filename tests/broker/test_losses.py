@@ -7,6 +7,8 @@ import asyncio
 import pytest
 
 from codespace_kernels.broker import hosts, workspaces
+from codespace_kernels.broker.awake import Presence
+from codespace_kernels.broker.care import Care
 from codespace_kernels.broker.ledger import Ledger
 from codespace_kernels.broker.usage import UsageMeter
 from codespace_kernels.broker.workspaces import SessionState, WorkspaceSession
@@ -14,6 +16,8 @@ from codespace_kernels.errors import GitHubUnavailableError, WorkspaceConnection
 from codespace_kernels.progress import ProgressEvent, silent
 from codespace_kernels.providers.base import Workspace, WorkspaceState
 from codespace_kernels.target import Account
+
+from .test_care import Kernel
 
 WAIT = 60.0
 
@@ -94,7 +98,8 @@ def world(monkeypatch) -> World:
 async def session(world, tmp_path):
     meter = UsageMeter(Ledger(tmp_path / "usage.json"), "hello")
     told: list[str] = []
-    session = WorkspaceSession(Account(), "hello", meter, busy=lambda: True, needed=lambda: True, lost=told.append)
+    care = Care("hello", meter, lambda: [Kernel(presence=Presence.BUSY)])
+    session = WorkspaceSession(Account(), "hello", meter, care=care, needed=lambda: True, lost=told.append)
     session.told = told
     await session.connected(world, silent)
     yield session
