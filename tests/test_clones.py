@@ -112,3 +112,23 @@ def test_notebooks_own_folder_goes_before_the_front_ends(tmp_path):
     assert notebook_folder({"JPY_SESSION_NAME": name}, "/") == tmp_path
     assert str(notebook_folder({"JPY_SESSION_NAME": "n.ipynb"}, "/usr")) == "/usr"
     assert str(notebook_folder({"JPY_SESSION_NAME": "/no/such/n.ipynb"}, "/usr")) == "/usr"
+
+
+def test_a_hostile_clone_runs_nothing_here(clone, tmp_path_factory):
+    """A notebook may come in a folder whose `.git` somebody else has made."""
+    owned = tmp_path_factory.mktemp("outside") / "owned"
+    run = f"touch {owned}"
+    options = ("fsmonitor", "sshCommand", "pager", "editor", "askPass", "gitProxy", "hooksPath", "attributesFile")
+    settings = {f"core.{name}": run for name in options}
+    settings |= {"alias.rev-parse": f"!{run}", "alias.remote": f"!{run}", "credential.helper": f"!{run}"}
+    settings |= {"pager.remote": run, "remote.vcs.vcs": "x", "remote.ext.url": f"ext::sh -c {run}"}
+    settings |= {
+        "remote.option.url": f"ssh://-oProxyCommand={run}/o/n",
+        "remote.shell.url": f"ssh://$({run})/o/n",
+        "remote.command.url": f"git@a;{run};b:o/n",
+        "url.ssh://x/.insteadOf": "y:",
+    }
+    for name, value in settings.items():
+        subprocess.run(["git", "config", name, value], cwd=clone, check=True)
+    assert "github.com/octocat/ml" in place_of(clone / "notebooks").repositories
+    assert not owned.exists()

@@ -20,3 +20,12 @@ def test_every_test_that_the_table_of_front_ends_names_exists():
     assert len(named) > 35
     missing = [f"{file}::{name}" for file, name in named if name not in names_in(TESTS / "e2e" / file)]
     assert not missing
+
+
+def test_every_test_that_the_threat_model_names_exists():
+    text = (TESTS.parent / "docs" / "security.md").read_text(encoding="utf-8")
+    files = set(re.findall(r"`([\w/]*test_\w+\.py)`", text))
+    assert len(files) > 20
+    assert {file for file in files if not (TESTS / file).exists()} == set()
+    named = set(re.findall(r"`(test_\w+)`", text))
+    assert named <= {name for file in files for name in names_in(TESTS / file)}

@@ -125,6 +125,25 @@ async def test_output_of_a_command_without_end(tmp_path, monkeypatch):
         await connection.close()
 
 
+@pytest.mark.parametrize("kind", ["forwarded-tcpip", "x11", "auth-agent@openssh.com", "session", "direct-tcpip"])
+async def test_channels_towards_this_computer(tmp_path, kind):
+    refused = []
+
+    def behave(channel):
+        try:
+            channel.get_transport().open_channel(kind, ("127.0.0.1", 22), ("127.0.0.1", 22), timeout=WAIT)
+        except paramiko.ChannelException as error:
+            refused.append(error.code)
+        channel.close()
+        yield b""
+
+    with serving(tmp_path, behave) as (port, _):
+        connection = await connect(port, tmp_path)
+        await connection.run("open", timeout=WAIT)
+        await connection.close()
+    assert refused == [paramiko.common.OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED]
+
+
 ENDLESS = b"0" * 65536
 PACKET = b"SSH-2.0-x\r\n\x7f\xff\xff\xf4" + ENDLESS
 
