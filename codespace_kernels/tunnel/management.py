@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from codespace_kernels.errors import TunnelError, WaitTimeoutError
+from codespace_kernels.github.hosts import is_loopback
 from codespace_kernels.tunnel.errors import TunnelRefusedError, retry_after_seconds
 
 if TYPE_CHECKING:
@@ -66,8 +67,22 @@ class TunnelEndpoint:
         uri = endpoints[0].get("clientRelayUri") or ""
         if len(endpoints) > 1 or not uri.startswith(("ws://", "wss://")):
             raise TunnelError("The codespace's dev tunnel gives no single relay address. Restart the codespace.")
+        _must_be_encrypted(uri, "relay")
         keys = tuple(map(str, endpoints[0].get("hostPublicKeys") or ()))
         return cls(uri, keys, frozenset(int(port["portNumber"]) for port in data.get("ports") or []))
+
+
+def _must_be_encrypted(uri: str, what: str) -> None:
+    """Refuse an address at which the tunnel's token would be readable on the way.
+
+    Raises:
+        TunnelError: It is one, and not on this machine.
+    """
+    if uri.startswith(("http://", "ws://")) and not is_loopback(uri):
+        raise TunnelError(
+            f"The dev tunnel's {what} at {uri} is not encrypted, so its token would be readable on the way. "
+            "Check who answers for GitHub here: `codespace-kernels doctor`."
+        )
 
 
 def management_url(service_uri: str, cluster_id: str) -> httpx.URL:
@@ -78,7 +93,7 @@ def management_url(service_uri: str, cluster_id: str) -> httpx.URL:
     with its port, so that `localhost:8080` is not exempt.
 
     Raises:
-        TunnelError: The address is none.
+        TunnelError: The address is none, or not encrypted.
     """
     try:
         url = httpx.URL(service_uri)
@@ -86,6 +101,7 @@ def management_url(service_uri: str, cluster_id: str) -> httpx.URL:
         url = httpx.URL()
     if url.scheme not in ("http", "https") or not url.host:
         raise TunnelError(f"GitHub gave an address of the dev tunnel service that is none: {service_uri!r}.")
+    _must_be_encrypted(str(url), "service")
     host = url.netloc.decode()
     if cluster_id and host not in _EXEMPT_HOSTS and not host.startswith(("cp.", cluster_id)):
         url = url.copy_with(host=f"{cluster_id}.{url.host}".replace("global.", "", 1))

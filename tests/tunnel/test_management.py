@@ -84,3 +84,12 @@ class TestProxy:
         monkeypatch.setenv("HTTPS_PROXY", "socks5://proxy.example:1080")
         with pytest.raises(TunnelError, match=r"socks5://proxy\.example cannot be used"):
             proxy_for("relay.example", secure=True)
+
+
+@pytest.mark.parametrize("uri", ["http://tunnels.example/", "http://127.0.0.1.example/", "http://10.0.0.1/"])
+def test_no_token_is_sent_in_clear(uri):
+    with pytest.raises(TunnelError, match="not encrypted"):
+        management_url(uri, "usw2")
+    with pytest.raises(TunnelError, match="not encrypted"):
+        TunnelEndpoint.from_json({"endpoints": [endpoint(clientRelayUri=uri.replace("http", "ws"))]})
+    TunnelEndpoint.from_json({"endpoints": [endpoint(clientRelayUri=uri.replace("http", "wss"))]})
