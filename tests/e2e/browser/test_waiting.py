@@ -1,4 +1,4 @@
-"""A stopped codespace in JupyterLab: opening its notebook starts nothing, and a cell that waits tells of it."""
+"""What a cell of JupyterLab shows while it waits: for a stopped codespace, and for a connection that is lost."""
 
 from __future__ import annotations
 
@@ -79,3 +79,26 @@ def test_a_waiting_cell_tells_of_it_and_keeps_nothing(asleep, open_notebook, fro
     notebook.wait_for_end(0)
     assert [saved.text for saved in saved_outputs(notebook, file)] == ["up\n"]
     assert asleep.state == "Available"
+
+
+def test_a_running_cell_shows_a_lost_connection_and_keeps_its_own_outputs(account, open_notebook, front_end, tmp_path):
+    codespace, flag = CodespaceControl(account.environment), tmp_path / "flag"
+    code = "import os, time\nprint('before', flush=True)\n"
+    notebook = open_notebook(code + f"while not os.path.exists({str(flag)!r}): time.sleep(0.1)\nprint('after')")
+    file = next(front_end.root.glob("test_a_running_cell*.ipynb"))
+    output = notebook.start(0)
+    expect(output).to_have_text("before")
+    for fault in ("api-down", "relay-refusal", "relay-drop"):
+        codespace.set(fault)
+    expect(output).to_have_text(
+        re.compile(r"^before\s+Reconnecting to octocat/hello-codespaces · [1-9]\d* s · try \d+: ")
+    )
+    notebook.page.screenshot(path=SCREENSHOTS / "jupyterlab-lost-connection.png")
+    assert [saved.text for saved in saved_outputs(notebook, file)] == ["before\n"]
+    codespace.clear()
+    flag.touch()
+    expect(output).to_have_text(re.compile(r"^before\s+after\s*$"))
+    notebook.wait_for_end(0)
+    before, after = (line.bounding_box() for line in output.locator(".jp-OutputArea-child").all())
+    assert after["y"] - before["y"] - before["height"] < 5
+    assert [saved.text for saved in saved_outputs(notebook, file)] == ["before\nafter\n"]
