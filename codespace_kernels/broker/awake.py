@@ -66,7 +66,7 @@ class Awake:
         self.used_at = clock()
         self._clock = clock
         self._kernels = kernels
-        self._worked: list[Target] = []
+        self._worked: dict[tuple[str, float], Target] = {}
 
     def used(self) -> None:
         """Hear that a person did something."""
@@ -74,11 +74,11 @@ class Awake:
 
     def worked(self, target: Target) -> None:
         """Hear that a kernel has begun to execute something: it may be done before anybody looks."""
-        self._worked.append(target)
+        self._worked[target.keep_awake, target.keep_awake_hours] = target
 
     def take_wish(self) -> bool:
         """Tell whether a notice is due for what was done since this was asked last."""
-        worked, self._worked = self._worked, []
+        worked, self._worked = self._worked.values(), {}
         until = max(map(self._until, [target for target in worked if target.keep_awake != NEVER]), default=0.0)
         return max(until, self.until or 0.0) > self._clock()
 

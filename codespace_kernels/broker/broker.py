@@ -180,6 +180,7 @@ class Broker:
         workspace = await provider.resolve(name)
         session = self.session(access, workspace.name)
         host = await session.connected(provider, progress, start=start)
+        session.care.used()
         if install_ipykernel:
             await host.install_ipykernel(install_ipykernel, progress)
         specs = await host.kernelspecs()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import zmq.asyncio
 from jupyter_client.manager import AsyncKernelManager
 from jupyter_client.session import Session
+from traitlets.config import Config
 
 from codespace_kernels.broker.client import BrokerClient
 from codespace_kernels.broker.process import log_path
@@ -33,9 +34,11 @@ class UnlimitedContext(zmq.asyncio.Context):
 
 
 @contextlib.asynccontextmanager
-async def running_kernel(name: str, **kwargs: Any) -> AsyncIterator[tuple[AsyncKernelManager, AsyncKernelClient]]:
+async def running_kernel(
+    name: str, *, config: dict[str, Any] | None = None, **kwargs: Any
+) -> AsyncIterator[tuple[AsyncKernelManager, AsyncKernelClient]]:
     """Start a kernel, with what else is told the kernel manager, and a client of it; end both."""
-    manager = AsyncKernelManager(kernel_name=name, context=UnlimitedContext())
+    manager = AsyncKernelManager(kernel_name=name, context=UnlimitedContext(), config=Config(config or {}))
     await manager.start_kernel(**kwargs)
     try:
         async with connected(manager) as client:
