@@ -14,6 +14,7 @@ import stat
 import sys
 import tempfile
 from pathlib import Path
+from typing import TypedDict
 
 import platformdirs
 
@@ -27,6 +28,34 @@ MAX_SOCKET_PATH = 100
 
 UNIX, LOOPBACK = "unix", "loopback"
 """Values of `CODESPACE_KERNELS_BROKER_ENDPOINT`."""
+
+
+class LinkSeconds(TypedDict, total=False):
+    """Pauses and patience of the link, seconds; see `LinkClient`."""
+
+    ping_interval: float
+    busy_ping_interval: float
+    silence_limit: float
+
+
+def link_seconds() -> LinkSeconds:
+    """Give what `CODESPACE_KERNELS_LINK_SECONDS` says, three numbers separated by commas; nothing where it is not set.
+
+    For tests, which break connections by the hundred: the link's own numbers are good for everybody else.
+
+    Raises:
+        SettingsError: It is not three numbers.
+    """
+    text = os.environ.get("CODESPACE_KERNELS_LINK_SECONDS")
+    if not text:
+        return {}
+    try:
+        idle, busy, limit = map(float, text.split(","))
+    except ValueError:
+        raise SettingsError(
+            f"CODESPACE_KERNELS_LINK_SECONDS is {text!r}; it takes three numbers, separated by commas."
+        ) from None
+    return {"ping_interval": idle, "busy_ping_interval": busy, "silence_limit": limit}
 
 
 def data_dir() -> Path:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -14,41 +12,11 @@ import hypothesis
 import psutil
 import pytest
 
+from tests.homes import isolate, living_in
+
 # No test asserts a time: this machine may have other things to do.
 hypothesis.settings.register_profile("codespace-kernels", deadline=None)
 hypothesis.settings.load_profile("codespace-kernels")
-
-_FORGET = ("GH_TOKEN", "GITHUB_TOKEN", "GH_ENTERPRISE_TOKEN", "GITHUB_ENTERPRISE_TOKEN", "GH_HOST", "GITHUB_API_URL",
-           "GITHUB_SERVER_URL", "JUPYTER_PATH", "JUPYTER_CONFIG_PATH", "JUPYTER_RUNTIME_DIR", "JUPYTER_TOKEN",
-           "CODESPACES", "CODESPACE_NAME", "SSH_AUTH_SOCK", "DISPLAY")  # fmt: skip
-
-
-def _isolate(home: Path) -> None:
-    for name in list(os.environ):
-        if name in _FORGET or name.startswith("CODESPACE_KERNELS_"):
-            del os.environ[name]
-    (home / "run").mkdir(mode=0o700)
-    os.environ.update(
-        {
-            "HOME": str(home),
-            # Programs of this environment are found, as where it is activated.
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            "XDG_CONFIG_HOME": str(home / "config"),
-            "XDG_DATA_HOME": str(home / "data"),
-            "XDG_STATE_HOME": str(home / "state"),
-            "XDG_CACHE_HOME": str(home / "cache"),
-            "XDG_RUNTIME_DIR": str(home / "run"),
-            "JUPYTER_DATA_DIR": str(home / "data" / "jupyter"),
-            "JUPYTER_CONFIG_DIR": str(home / "config" / "jupyter"),
-            "IPYTHONDIR": str(home / "ipython"),
-            "GH_CONFIG_DIR": str(home / "config" / "gh"),
-            "GH_NO_UPDATE_NOTIFIER": "1",
-            "GH_TELEMETRY": "0",
-            "GH_PROMPT_DISABLED": "1",
-            "PYTHON_KEYRING_BACKEND": "keyring.backends.null.Keyring",
-            "NO_COLOR": "1",
-        }
-    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -59,22 +27,10 @@ def pytest_configure(config: pytest.Config) -> None:
     # A short path: sockets live below it.
     home = Path(tempfile.mkdtemp(prefix="ckt-"))
     config.stash[_HOME] = home
-    _isolate(home)
+    isolate(home)
 
 
 _HOME = pytest.StashKey[Path]()
-
-
-def _left_behind(home: Path) -> list[psutil.Process]:
-    """Processes, other than test workers, that live in this run's home."""
-    left = []
-    for process in psutil.process_iter():
-        try:
-            if process.pid != os.getpid() and process.environ().get("HOME") == str(home):
-                left.append(process)
-        except psutil.Error:
-            continue
-    return left
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -85,7 +41,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     else:
         workers = {child.pid for child in psutil.Process().children(recursive=True)}
     deadline = time.monotonic() + 30
-    while (left := [p for p in _left_behind(home) if p.pid not in workers]) and time.monotonic() < deadline:
+    while (left := [p for p in living_in(home) if p.pid not in workers]) and time.monotonic() < deadline:
         time.sleep(0.1)
     for process in left:
         try:

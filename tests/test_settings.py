@@ -172,3 +172,13 @@ def test_home_that_is_no_folder(home, monkeypatch):
     monkeypatch.setenv("CODESPACE_KERNELS_HOME", str(home / "file"))
     with pytest.raises(SettingsError, match="file cannot be made: File exists"):
         settings.data_dir()
+
+
+def test_pauses_of_the_link(monkeypatch):
+    monkeypatch.delenv("CODESPACE_KERNELS_LINK_SECONDS", raising=False)
+    assert settings.link_seconds() == {}
+    monkeypatch.setenv("CODESPACE_KERNELS_LINK_SECONDS", "5,0.5,2")
+    assert settings.link_seconds() == {"ping_interval": 5.0, "busy_ping_interval": 0.5, "silence_limit": 2.0}
+    monkeypatch.setenv("CODESPACE_KERNELS_LINK_SECONDS", "5,0.5")
+    with pytest.raises(SettingsError, match="three numbers"):
+        settings.link_seconds()

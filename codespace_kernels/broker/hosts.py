@@ -16,6 +16,7 @@ from codespace_kernels.link.client import LinkClient
 from codespace_kernels.offered_specs import LOGOS, MOST, accepted
 from codespace_kernels.progress import Progress, ProgressEvent
 from codespace_kernels.remote_kernel import RemoteKernelSpec
+from codespace_kernels.settings import link_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -150,7 +151,7 @@ class LinkHost:
     async def open(cls, connection: Connection, progress: Progress) -> LinkHost:
         """Find or start the server behind a connection and attach the link."""
         server = await ensure_server(connection, progress)
-        link = LinkClient()
+        link = LinkClient(**link_seconds())
         try:
             await link.attach(await server.open_link(connection))
         except BaseException:
