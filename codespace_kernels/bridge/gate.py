@@ -14,26 +14,30 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_REMEMBERED_SIGNATURES = 16384
+_REMEMBERED_SIGNATURES = 4096
 _REMEMBERED_CLIENTS = 256
 
 
 class SignatureHistory:
-    """The last signatures that passed one way; older ones are forgotten."""
+    """The last signatures that passed one way; older ones are forgotten.
+
+    Of each it keeps Python's own hash of 64 bits, which nobody can choose: whole ones took 2 MB for each kernel.
+    """
 
     def __init__(self, size: int = _REMEMBERED_SIGNATURES) -> None:
-        self._order: collections.deque[bytes] = collections.deque()
-        self._known: set[bytes] = set()
+        self._order: collections.deque[int] = collections.deque()
+        self._known: set[int] = set()
         self._size = size
 
     def add(self, signature: bytes) -> bool:
         """Remember a signature; false where it is known already. Unsigned messages (empty key) are all new."""
         if not signature:
             return True
-        if signature in self._known:
+        mark = hash(signature)
+        if mark in self._known:
             return False
-        self._known.add(signature)
-        self._order.append(signature)
+        self._known.add(mark)
+        self._order.append(mark)
         if len(self._order) > self._size:
             self._known.discard(self._order.popleft())
         return True
