@@ -13,6 +13,7 @@ from codespace_kernels.bridge.earlier import EarlierOutput
 from codespace_kernels.bridge.gate import LocalGate
 from codespace_kernels.bridge.late_answers import LateAnswers
 from codespace_kernels.bridge.local_messages import LocalMessages
+from codespace_kernels.bridge.lost_answers import LostAnswers
 from codespace_kernels.bridge.lost_way import LostWay, LostWayLine, LostWayNotes
 from codespace_kernels.bridge.notebook_name import NotebookName
 from codespace_kernels.bridge.person_watch import PersonWatch
@@ -67,6 +68,12 @@ class KernelBridge:
         self._activity = Activity(self._execution_state_changed, self._idle_lost, idle_grace=idle_grace)
         self._lifecycle = LifecycleRequests(self._messages, self._send, self.interrupt, self._shutdown_requested)
         self._late = LateAnswers()
+        self._lost_answers = LostAnswers(
+            self._activity,
+            self._messages,
+            self._send,
+            lambda: self._ask_kernel_info(self._kernel) if self._kernel is not None else None,
+        )
         self._busy_answers = BusyAnswers(self._messages, self._send, self._pass_on, self._activity, self._late)
         self._earlier = EarlierOutput(self._messages, self._send, lambda: self._busy_answers.active)
         self._handlers: list[RequestHandler] = [
@@ -191,10 +198,13 @@ class KernelBridge:
             kernel.listen(self)
             self._hand_over(kernel)
 
-    def _ask_kernel_info(self, kernel: RemoteKernel) -> None:
+    def _ask_kernel_info(self, kernel: RemoteKernel) -> str:
+        """Ask in our own name; give the request's id."""
         request = self._messages.request("kernel_info_request")
-        self._late.expect(str(request.header_dict()["msg_id"]))
+        msg_id = str(request.header_dict()["msg_id"])
+        self._late.expect(msg_id)
         self._forward(kernel, Channel.SHELL, request)
+        return msg_id
 
     def _hand_over(self, kernel: RemoteKernel) -> None:
         self._coming, self._kernel = None, kernel
@@ -214,6 +224,7 @@ class KernelBridge:
     def _forget_requests(self) -> None:
         """Expect no answers of a kernel's process that is gone, and ask none of its questions any more."""
         self._late.clear()
+        self._lost_answers.forget()
         self._question = None
         self._sockets.forget(Channel.STDIN)
         self._earlier.reset()
@@ -318,6 +329,8 @@ class KernelBridge:
             self._earlier.requested(channel, message)
         if channel is Channel.STDIN:
             self._question = None
+        elif not self._late.waits_for(message):
+            self._lost_answers.requested(channel, message)
         self._to_kernel[channel] += 1
         kernel.send(channel, message)
 
@@ -364,6 +377,7 @@ class KernelBridge:
         try:
             if channel is Channel.IOPUB:
                 wanted = self._activity.published(message)
+                self._lost_answers.published(message)
             else:
                 wanted = True
                 if channel is Channel.STDIN:
@@ -383,6 +397,7 @@ class KernelBridge:
 
     def _replied(self, message: Message) -> None:
         self._activity.replied(message)
+        self._lost_answers.replied(message)
         self._learn(message)
         if self._question is not None and is_reply_to_run_of(self._question, message):
             self._question = None
@@ -431,6 +446,7 @@ class KernelBridge:
         self._gaps += 1
         _log.warning("output may be missing: %s", reason)
         self._tell(self._activity.open_requests, f"Output may be missing: {reason}")
+        self._lost_answers.output_is_missing()
 
     def tell_running(self, reason: str) -> None:
         """Say in the cell that runs why its kernel is about to be gone: front ends say only that it is."""

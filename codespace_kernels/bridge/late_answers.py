@@ -23,6 +23,14 @@ class LateAnswers:
         """Hold back what comes for this request."""
         self._missing[msg_id] = {_IDLE, _REPLY}
 
+    def waits_for(self, request: Message) -> bool:
+        """Tell whether what comes for a request is held back.
+
+        Raises:
+            MalformedMessageError: Its header is no JSON object.
+        """
+        return bool(self._missing) and request.header_dict().get("msg_id") in self._missing
+
     def clear(self) -> None:
         """Expect nothing more: the kernel that had the requests is gone."""
         self._missing.clear()

@@ -1,0 +1,137 @@
+"""Requests whose answers a gap has swallowed are ended, so that no cell stays busy for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from codespace_kernels.errors import LinkError
+from codespace_kernels.messages import Channel, Message
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from codespace_kernels.bridge.activity import Activity
+    from codespace_kernels.bridge.local_messages import LocalMessages
+
+_log = logging.getLogger(__name__)
+
+GRACE = 2.0
+"""Seconds that a kernel is given to begin what it still has, once it has answered a question of ours."""
+
+NOT_KNOWN = "It is not known how this ended: the answer was lost. Look at what it did before you run it again."
+
+
+class _Asked(NamedTuple):
+    """A request without its content, and on which channel it came."""
+
+    channel: Channel
+    request: Message
+    msg_type: str
+
+
+class LostAnswers:
+    """Follows requests to their replies, and finds out after a gap which ones will never have any.
+
+    A kernel answers to the address that a request came from. When the process that carries the messages is replaced,
+    that address is gone, and what the kernel says to it goes nowhere. So the kernel is asked something by the new one.
+    Once it has answered, and none of the older requests runs or begins, they are over.
+
+    Args:
+        activity: Is told which requests are over.
+        messages: Makes messages.
+        send: Hands a message to local clients.
+        ask: Asks the kernel something on shell; gives the request's id, None where there is no kernel.
+        grace: Seconds, see `GRACE`.
+    """
+
+    def __init__(
+        self,
+        activity: Activity,
+        messages: LocalMessages,
+        send: Callable[[Channel, Message], None],
+        ask: Callable[[], str | None],
+        *,
+        grace: float = GRACE,
+    ) -> None:
+        self._activity = activity
+        self._messages = messages
+        self._send = send
+        self._ask = ask
+        self._grace = grace
+        self._asked: dict[str, _Asked] = {}
+        self._doubtful: dict[str, str] = {}
+        self._question: str | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def requested(self, channel: Channel, request: Message) -> None:
+        """Hear of a client's request on its way to the kernel; what has no reply is not waited for."""
+        header = request.header_dict()
+        msg_type = str(header.get("msg_type", ""))
+        if msg_type.endswith("_request"):
+            stripped = request._replace(content=b"{}", buffers=())
+            self._asked[str(header.get("msg_id", ""))] = _Asked(channel, stripped, msg_type)
+
+    def replied(self, message: Message) -> None:
+        """Hear of a reply of the kernel, also of those to our own questions."""
+        msg_id = str(message.parent_dict().get("msg_id", ""))
+        self._asked.pop(msg_id, None)
+        self._doubtful.pop(msg_id, None)
+        if msg_id == self._question:
+            self._question = None
+            self._timer = asyncio.get_running_loop().call_later(self._grace, self._check)
+
+    def published(self, message: Message) -> None:
+        """Hear of a message on iopub."""
+        if self._doubtful and message.header_dict().get("msg_type") == "status":
+            msg_id = str(message.parent_dict().get("msg_id", ""))
+            if msg_id in self._doubtful:
+                self._doubtful[msg_id] = str(message.content_dict().get("execution_state", ""))
+
+    def output_is_missing(self) -> None:
+        """Hear of a gap: what was asked before may have been answered in it."""
+        self._stop_clock()
+        # What ran before the gap may be over; what runs still will say so when it ends.
+        self._doubtful = dict.fromkeys(self._asked, "")
+        self._begin()
+
+    def forget(self) -> None:
+        """Expect no answers: the kernel's process is gone, or is not listened to any more."""
+        self._stop_clock()
+        self._asked.clear()
+        self._doubtful.clear()
+
+    def _begin(self) -> None:
+        self._question = self._ask() if self._doubtful else None
+
+    def _stop_clock(self) -> None:
+        self._question = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _check(self) -> None:
+        self._timer = None
+        runs = "busy" in self._doubtful.values()
+        for msg_id, state in list(self._doubtful.items()):
+            # What has not begun while another one runs may stand behind it.
+            if state == "idle" or not runs:
+                self._end(msg_id, is_idle=state == "idle")
+        self._begin()
+
+    def _end(self, msg_id: str, *, is_idle: bool) -> None:
+        del self._doubtful[msg_id]
+        channel, request, msg_type = self._asked.pop(msg_id)
+        _log.warning("the answer to a %s was lost; told who asked", msg_type)
+        error: dict[str, Any] = {"ename": LinkError.__name__, "evalue": NOT_KNOWN, "traceback": [NOT_KNOWN]}
+        content = {"status": "error", **error}
+        if msg_type == "execute_request":
+            content |= {"execution_count": 0, "payload": [], "user_expressions": {}}
+            self._send(Channel.IOPUB, self._messages.published("error", request.header, error))
+        self._send(channel, self._messages.reply(request, msg_type, content))
+        idle = self._messages.status("idle", request.header)
+        self._activity.forgotten(msg_id)
+        self._activity.published(idle)
+        if not is_idle:
+            self._send(Channel.IOPUB, idle)
