@@ -23,7 +23,13 @@ from typing import Any, Dict, List, Optional, Union
 IDENTITY = b"codespace-kernels-probe"
 """Routing identity of our own requests, by which their answers are told from the clients'."""
 
+SESSION = "codespace-kernels-probe-"
+"""How the sessions of our own requests begin. A kernel that was busy answers some after their asker is gone, and its
+successor must know them, too: nobody else would know what they belong to."""
+
 DELIMITER = b"<IDS|MSG>"
+
+_MARK = SESSION.encode()
 
 AGAIN = 0.02
 """Seconds after an answer until the next question, when the answer's status did not come on iopub."""
@@ -64,8 +70,7 @@ class Probe:
         self.ready_at: Optional[float] = None
         self.ready = False
         self._info = info
-        self._session = uuid.uuid4().hex
-        self._mark = self._session.encode()
+        self._session = SESSION + uuid.uuid4().hex
         self._subscribed = False
         self._answer: Optional[Dict[str, Any]] = None
 
@@ -116,8 +121,8 @@ class Probe:
             self.ask_at = time.monotonic() + AGAIN
 
     def is_answer_to_us(self, header: bytes, parent: bytes) -> bool:
-        """Tell whether an iopub message is about our requests or our subscription."""
-        return self._mark in parent or b'"iopub_welcome"' in header
+        """Tell whether an iopub message is about our subscription, or requests of this or any other probe."""
+        return _MARK in parent or b'"iopub_welcome"' in header
 
     def _wait_until(self, at: float) -> None:
         self.ready_at = at if self.ready_at is None else min(self.ready_at, at)

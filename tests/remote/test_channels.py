@@ -11,6 +11,7 @@ import zmq
 
 from codespace_kernels.messages import Signer
 from codespace_kernels.remote.channels import CONTROL, IOPUB, SHELL, KernelChannels
+from codespace_kernels.remote.probe import Probe
 from codespace_kernels.remote.reactor import Reactor
 from tests.ports import free_ports
 
@@ -187,3 +188,12 @@ def test_a_kernel_without_handover_hears_the_new_connections(make_rig: Callable[
         rig.execute(str(count))
         rig.until(lambda count=count: len(kernel.executed) == count)  # type: ignore[misc]
         rig.channels.open(kernel.info)
+
+
+def test_what_a_busy_kernel_answers_to_the_probe_of_a_process_that_is_gone_is_known() -> None:
+    info = {"key": "secret", "signature_scheme": "hmac-sha256"}
+    earlier, later = Probe(info), Probe(info)
+    header = earlier.question()[3]
+    assert json.loads(header)["msg_type"] == "kernel_info_request"
+    assert later.is_answer_to_us(b'{"msg_type": "status"}', header)
+    assert not later.is_answer_to_us(b'{"msg_type": "status"}', b'{"session": "a-client", "msg_id": "1"}')
