@@ -76,7 +76,7 @@ class Request:
         asker: Who asked.
         views: What each front end saw that was there when it was asked.
         excused: Why something of it may be missing, if that is told.
-        counted: Whether the kernel counts it as an execution.
+        interrupted: Whether the kernel was interrupted meanwhile, which it may show.
     """
 
     msg_id: str
@@ -88,6 +88,7 @@ class Request:
     asker: FrontEnd
     views: dict[FrontEnd, View]
     excused: str = ""
+    interrupted: bool = False
 
     @property
     def done(self) -> bool:
@@ -113,7 +114,8 @@ class Request:
 
     def _check_view(self, view: View, wanted: list[Item], replies: int) -> None:
         if self.excused:
-            view.check_told_gap(wanted)
+            # What a widget sends has no cell in which something could be told.
+            view.check_gap(wanted, told=not self.kind.startswith("comm "), interrupted=self.interrupted)
             return
         if self.kind != COMM_MESSAGE or view.statuses:
             view.check_frame(self.code, replies=replies, status=self.status or "ok")
@@ -129,6 +131,10 @@ class FrontEnd:
         info: The connection file's content.
         requests: Of the kernel, by id; all its front ends share them.
         violated: Called with what is wrong with a message that belongs nowhere.
+
+    Attributes:
+        subscribed: Set once the bridge has greeted it.
+        interrupting: Whether an interrupt was not answered yet.
     """
 
     def __init__(
@@ -141,6 +147,7 @@ class FrontEnd:
         key = info["key"]
         self.session = Session(key=key if isinstance(key, bytes) else key.encode(), username="chaos")
         self.subscribed = asyncio.Event()
+        self.interrupting = False
         self._requests = requests
         self._violated = violated
         self._shell = self._connect(context, info, "shell", zmq.DEALER, self._replied)
@@ -163,6 +170,7 @@ class FrontEnd:
 
     def interrupt(self) -> None:
         """Interrupt the kernel."""
+        self.interrupting = True
         self._control.send(self.session, self.message("interrupt_request", {}), [])
 
     def _connect(
@@ -208,7 +216,7 @@ class FrontEnd:
         view.replies.append(message["content"])
 
     def _controlled(self, message: dict[str, Any]) -> None:
-        """Nothing is expected of an interrupt's reply."""
+        self.interrupting = False
 
     def _asked(self, message: dict[str, Any]) -> None:
         self._view_of(message)

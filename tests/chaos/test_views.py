@@ -87,7 +87,7 @@ def gap(messages: list[dict[str, Any]]) -> None:
     view = View()
     for one in messages:
         view.published(one)
-    view.check_told_gap(WANTED)
+    view.check_gap(WANTED)
 
 
 def test_a_gap_that_is_told_may_be_one() -> None:

@@ -6,6 +6,7 @@ import itertools
 import re
 from typing import Any
 
+from codespace_kernels.bridge.lost_answers import NOT_KNOWN
 from codespace_kernels.saved_notebooks import MARK
 
 from .cells import Item, made, merged
@@ -13,7 +14,7 @@ from .cells import Item, made, merged
 OURS = "[codespace-kernels] "
 """How lines of the product itself begin in a cell."""
 
-_EXCERPT = 300
+_EXCERPT = 500
 
 
 class ViolationError(AssertionError):
@@ -49,6 +50,8 @@ class View:
             self.codes.append((content["code"], self._messages))
         elif kind == "stream" and content["text"].startswith(OURS):
             self.told.append(content["text"])
+        elif kind == "error" and content["evalue"] == NOT_KNOWN:
+            self.told.append(content["evalue"])
         elif not self._is_waiting_line(kind, content):
             self._messages += 1
             self.items.append(shown(kind, message))
@@ -63,7 +66,12 @@ class View:
         if kind in ("display_data", "update_display_data") and MARK in content["metadata"]:
             self._waiting_lines.add(display)
             return True
-        return kind == "clear_output" and bool(self._waiting_lines)
+        return kind == "clear_output" and bool(self._waiting_lines) and not self.items
+
+    @property
+    def messages(self) -> int:
+        """How many there were."""
+        return len(self.items) + len(self.told) + len(self.statuses) + len(self.codes) + len(self.replies)
 
     @property
     def idle(self) -> bool:
@@ -97,18 +105,24 @@ class View:
             items = merged(item for item in self.items if (item[0] == "question") is questions)
             _compare(items, merged(item for item in wanted if (item[0] == "question") is questions))
 
-    def check_told_gap(self, wanted: list[Item]) -> None:
-        """Check that nothing is doubled or reordered where something may be missing, and that this is said.
+    def check_gap(self, wanted: list[Item], *, told: bool = True, interrupted: bool = False) -> None:
+        """Check that nothing is doubled or reordered where something may be missing.
+
+        Args:
+            wanted: All that there is.
+            told: Whether it must be said if something is missing.
+            interrupted: Whether an interrupt may be shown, too.
 
         Raises:
             ViolationError: It is not so.
         """
+        items = [item for item in self.items if not (interrupted and item[1].startswith("KeyboardInterrupt"))]
+        _check_order(items, wanted)
         try:
             self.check_shown(wanted)
         except ViolationError as error:
-            if not self.told:
+            if told and not self.told:
                 raise ViolationError(f"something is missing, and the cell does not say so: {error}") from None
-            _check_order(self.items, wanted)
 
 
 def shown(kind: str, message: dict[str, Any]) -> Item:
@@ -141,7 +155,8 @@ def _compare(found: list[Item], wanted: list[Item]) -> None:
     for number, (one, other) in enumerate(zip(found, wanted, strict=False)):
         if one != other:
             raise ViolationError(f"output {number} of {len(wanted)}: {difference(one, other)}")
-    expect("number of outputs", [kind for kind, _ in found], [kind for kind, _ in wanted])
+    expect("outputs too many", found[len(wanted) :], [])
+    expect("outputs too few", wanted[len(found) :], [])
 
 
 def difference(found: Item, wanted: Item) -> str:
