@@ -72,7 +72,7 @@ class IdleStop:
         Args:
             ours_at: Unix time of that.
         """
-        return self._models is not None and self._looked_at >= ours_at + self._settle
+        return self._looked_at >= ours_at + self._settle
 
     def used(self) -> None:
         """Hear of somebody's use, or of a kernel's work."""
@@ -96,7 +96,7 @@ class IdleStop:
             self.used()
         self._idle = connected and not {Presence.BUSY, Presence.UNKNOWN} & set(seen.values())
         if not self._idle:
-            self._models = None
+            self._models, self._last_used_at, self._looked_at = None, "", 0.0
         if not self._idle or not 0 <= now - before < SLEEP:
             self.wait()
 

@@ -331,6 +331,26 @@ class TestStopWhenIdle:
         await scene.passes(30 * MINUTE)
         assert scene.care.may_stop
 
+    async def test_not_even_where_github_tells_it_late(self, scene, idle):
+        idle.presence = BUSY
+        await scene.passes(10 * MINUTE)
+        idle.presence = IDLE
+        await scene.passes(1.5 * MINUTE)
+        scene.somebody_types()
+        await scene.passes(28.5 * MINUTE)
+        assert scene.care.may_stop
+
+    async def test_what_moved_while_a_kernel_worked_says_nothing(self, scene, idle):
+        idle.request = Kernel(keep_awake="never", stop_when_idle=30).request
+        await scene.passes(10 * MINUTE)
+        idle.presence = BUSY
+        scene.somebody_types()
+        scene.server.models = [{"id": "ours", "execution_state": "idle", "last_activity": "late"}]
+        await scene.passes(10 * MINUTE)
+        idle.presence = IDLE
+        await scene.passes(30 * MINUTE)
+        assert scene.care.may_stop
+
     async def test_nothing_is_stopped_before_use_by_others_would_have_been_seen(self, scene, idle):
         scene.kernels = [Kernel(IDLE, stop_when_idle=1)]
         await scene.passes(1.5 * MINUTE)
