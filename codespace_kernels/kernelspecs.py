@@ -160,6 +160,8 @@ def spec_content(target: Target, remote: RemoteKernelSpec, shown: str, repositor
     metadata = {
         **({"debugger": True} if remote.metadata.get("debugger") is True else {}),
         "kernel_provisioner": {"provisioner_name": "codespace-kernels", "config": {}},
+        # The local ports speak CurveZMQ where a front end's `transport_encryption` asks for it.
+        "supported_encryption": ["curve"],
         "codespace_kernels": {"version": __version__, "repository": repository},
     }
     return {

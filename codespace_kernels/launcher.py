@@ -83,6 +83,8 @@ def kernel_request(info: Mapping[str, Any], env: Mapping[str, str]) -> KernelReq
         owner="launcher",
         key=str(info["key"]),
         signature_scheme=str(info.get("signature_scheme") or "hmac-sha256"),
+        curve_publickey=str(info.get("curve_publickey") or ""),
+        curve_secretkey=str(info.get("curve_secretkey") or ""),
         ip=str(info.get("ip") or "127.0.0.1"),
         ports={name: int(info[name]) for name in PORT_NAMES},
         env={name: env[name] for name in PASSED_ON if name in env},

@@ -92,6 +92,7 @@ class CodespaceProvisioner(KernelProvisionerBase):
         self._stopping = False
         self._keeps = False
         self._steps = StartSteps()
+        self._encrypted = False
 
     @property
     def has_process(self) -> bool:
@@ -106,7 +107,9 @@ class CodespaceProvisioner(KernelProvisionerBase):
     async def pre_launch(self, **kwargs: Any) -> dict[str, Any]:
         """Prepare the launch; the command is shown in logs only, nothing local is run."""
         kwargs.pop("extra_arguments", None)
-        kwargs.pop("transport_encryption", None)
+        # Since jupyter_client 8.9; see `KernelManager.transport_encryption`.
+        asked = kwargs.pop("transport_encryption", None) or getattr(self.parent, "transport_encryption", "disabled")
+        self._encrypted = str(asked).lower() in {"auto", "required"}
         return await super().pre_launch(cmd=list(self.kernel_spec.argv), **kwargs)
 
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> KernelConnectionInfo:
@@ -145,11 +148,14 @@ class CodespaceProvisioner(KernelProvisionerBase):
             stop_when_idle=target.stop_when_idle if self.stop_when_idle is None else self.stop_when_idle,
         )
         self._keeps = target.on_close == KEEP
+        curve_publickey, curve_secretkey = self._curve_keys()
         request = KernelRequest(
             target=target,
             access=Access.of(target.account, env, self.transport or target.transport),
             key=session.key.decode() if session is not None else "",
             signature_scheme=session.signature_scheme if session is not None else "hmac-sha256",
+            curve_publickey=curve_publickey,
+            curve_secretkey=curve_secretkey,
             manager=session.session if session is not None else "",
             ip=getattr(self.parent, "ip", "") or "127.0.0.1",
             env={name: env[name] for name in PASSED_ON if name in env},
@@ -173,6 +179,16 @@ class CodespaceProvisioner(KernelProvisionerBase):
                 "Look at `codespace-kernels status`, or raise CodespaceProvisioner.start_timeout.",
             ) from None
         return cast("KernelConnectionInfo", {**info, "key": info["key"].encode()})
+
+    def _curve_keys(self) -> tuple[str, str]:
+        """Give the manager's keys, or new ones, where clients are to use CurveZMQ; it reads them from our answer."""
+        if not self._encrypted:
+            return "", ""
+        # Few front ends encrypt, and all of them pay for what is imported.
+        from codespace_kernels.zmtp import CurveKeys
+
+        public, secret = (getattr(self.parent, f"curve_{kind}key", None) for kind in ("public", "secret"))
+        return (public.decode(), secret.decode()) if public and secret else CurveKeys.generate().to_text()
 
     def _report(self, event: ProgressEvent) -> None:
         self.log.info("%s", self._steps.line(event))

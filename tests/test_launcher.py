@@ -11,6 +11,7 @@ import pytest
 
 from codespace_kernels import launcher, platforms
 from codespace_kernels.errors import KernelStartError, SettingsError
+from codespace_kernels.target import Account, Target
 
 from .e2e.vscode import REWRITTEN
 
@@ -148,3 +149,16 @@ def test_under_jupyter_client_the_parent_is_looked_at():
     between = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert between.stdout.readline() == "watching\n"
     assert between.communicate(timeout=60)[0] == "told\n"
+
+
+def test_keys_of_an_encrypted_connection_are_passed_on_and_not_shown():
+    info = {
+        **dict.fromkeys(launcher.PORT_NAMES, 9000),
+        "key": "k",
+        "curve_publickey": "public",
+        "curve_secretkey": "canary",
+    }
+    target = Target(Account("github", "https://api.github.com", "octocat"), "hello-abc", "python3")
+    request = launcher.kernel_request(info, target.to_env())
+    assert (request.curve_publickey, request.curve_secretkey) == ("public", "canary")
+    assert "canary" not in repr(request)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from codespace_kernels.bridge.owner import BridgeOwner
     from codespace_kernels.bridge.waiting_line import WaitingState
     from codespace_kernels.remote_kernel import RemoteKernel
+    from codespace_kernels.zmtp import CurveKeys
 
 _log = logging.getLogger(__name__)
 
@@ -112,6 +113,7 @@ class KernelBridge:
         idle_grace: float = IDLE_GRACE,
         in_terminal: bool = False,
         replaces_output: bool = True,
+        curve: CurveKeys | None = None,
     ) -> KernelBridge:
         """Open the local sockets; from then on clients may connect and send.
 
@@ -125,6 +127,7 @@ class KernelBridge:
             in_terminal: Whether clients print what they are told, so that nothing can be replaced.
             replaces_output: Whether they replace a display in place; those that only collect outputs would keep what
                 such a display showed last.
+            curve: The connection file's keys, where clients use CurveZMQ.
 
         Raises:
             SettingsError: A port is taken, the scheme is unknown, or the key cannot stand in a connection file.
@@ -136,7 +139,7 @@ class KernelBridge:
             raise SettingsError("A kernel's key must be UTF-8 text: it stands in a JSON file.") from None
         except ValueError as error:
             raise SettingsError(f"The connection file cannot be used: {error}.") from None
-        sockets = LocalSockets(ip, ports)
+        sockets = LocalSockets(ip, ports, curve)
         return cls(sockets, signer, owner, idle_grace, in_terminal=in_terminal, replaces_output=replaces_output)
 
     def __repr__(self) -> str:
@@ -145,7 +148,10 @@ class KernelBridge:
     @property
     def connection_info(self) -> dict[str, Any]:
         """The content of a connection file, ready for JSON: `key` is text; a provisioner must hand it on as bytes."""
+        curve = self._sockets.curve
+        keys = dict(zip(("curve_publickey", "curve_secretkey"), curve.to_text(), strict=True)) if curve else {}
         return {
+            **keys,
             **self._sockets.ports.to_connection_info(),
             "ip": self._sockets.ip,
             "transport": "tcp",

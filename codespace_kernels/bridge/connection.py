@@ -118,7 +118,8 @@ class Connection:
     def send(self, outgoing: Outgoing) -> None:
         """Send a message; never blocks."""
         try:
-            self._queue.send(self._peer.mechanism.encode(outgoing.pieces, outgoing.frames), outgoing)
+            mechanism = self._peer.mechanism
+            self._queue.send(outgoing.pieces if mechanism.plain else mechanism.encode(outgoing.frames), outgoing)
         except OSError as error:
             self._not_sent(error)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import functools
 import logging
 import os
 import socket
@@ -15,14 +16,14 @@ from tornado.ioloop import IOLoop
 
 from codespace_kernels.bridge.connection import Connection
 from codespace_kernels.errors import SettingsError
-from codespace_kernels.zmtp import Null, Peer, Ready
+from codespace_kernels.zmtp import CurveServer, Null, Peer, Ready
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from codespace_kernels.bridge.connection import Allowance
     from codespace_kernels.bridge.outgoing import Outgoing
-    from codespace_kernels.zmtp import Subscription
+    from codespace_kernels.zmtp import CurveKeys, Subscription
 
 _log = logging.getLogger(__name__)
 
@@ -93,16 +94,18 @@ class Endpoint(ABC):
         name: Of the channel, for what is logged.
         listener: As `listen` gives it.
         allowance: What strangers may make us keep.
+        curve: Keys of the kernel, where its clients use CurveZMQ.
     """
 
     socket_type: ClassVar[bytes]
     message_bytes: ClassVar[int] = SMALL_BYTES
     """Bytes of a message at most, as long as nobody trusts its sender."""
 
-    def __init__(self, name: str, listener: socket.socket, allowance: Allowance) -> None:
+    def __init__(self, name: str, listener: socket.socket, allowance: Allowance, curve: CurveKeys | None) -> None:
         self.name = name
         self._listener = listener
         self._allowance = allowance
+        self._mechanism = Null if curve is None else functools.partial(CurveServer, curve)
         self._connections: set[Connection] = set()
         self._complaints = 0
         self._closed = False
@@ -196,7 +199,7 @@ class Endpoint(ABC):
             return
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        peer = Peer(self.socket_type, Null, self.message_bytes)
+        peer = Peer(self.socket_type, self._mechanism, self.message_bytes)
         self._connections.add(Connection(sock, peer, self, self._allowance))
 
     def _pause(self, error: OSError) -> None:

@@ -58,11 +58,12 @@ class Outgoing:
             self._pieces = encode_message(self.frames)
         return self._pieces
 
-    def waits(self) -> None:
-        """Note that it waits for a client."""
-        if self._tally is not None and not self._counted:
-            self._counted = sum(map(len, self.pieces))
-            self._tally.waiting += self._counted
+    def waits(self, pieces: Sequence[bytes]) -> None:
+        """Note that it waits for a client, as these bytes: those that all share count once."""
+        if self._tally is not None and not (self._counted and pieces is self._pieces):
+            size = sum(map(len, pieces))
+            self._counted += size
+            self._tally.waiting += size
 
     def finished(self) -> None:
         """Note that one client has it, or is gone."""
@@ -149,7 +150,7 @@ class SendQueue:
         _advance(entry, sent)
         self._entries.append((entry, outgoing))
         if outgoing is not None:
-            outgoing.waits()
+            outgoing.waits(pieces)
 
     def _batch(self) -> list[memoryview]:
         batch: list[memoryview] = []

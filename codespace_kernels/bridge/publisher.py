@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from codespace_kernels.bridge.connection import Allowance, Connection
-    from codespace_kernels.zmtp import Ready
+    from codespace_kernels.zmtp import CurveKeys, Ready
 
 _MAX_TOPICS = 1024
 _MAX_TOPIC_BYTES = 1024
@@ -23,16 +23,21 @@ class Publisher(Endpoint):
     """Sends to subscribers by topic (RFC 29, XPUB); nothing is ever dropped here.
 
     Args:
-        name, listener, allowance: As for every endpoint.
+        name, listener, allowance, curve: As for every endpoint.
         subscribed: Told each topic that a client subscribes to, also where another has it already.
     """
 
     socket_type: ClassVar[bytes] = b"XPUB"
 
     def __init__(
-        self, name: str, listener: socket.socket, allowance: Allowance, subscribed: Callable[[bytes], None]
+        self,
+        name: str,
+        listener: socket.socket,
+        allowance: Allowance,
+        curve: CurveKeys | None,
+        subscribed: Callable[[bytes], None],
     ) -> None:
-        super().__init__(name, listener, allowance)
+        super().__init__(name, listener, allowance, curve)
         self._subscribed = subscribed
         self._topics: dict[Connection, dict[bytes, None]] = {}
         self._prefixes: dict[Connection, tuple[bytes, ...]] = {}

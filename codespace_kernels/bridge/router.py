@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from codespace_kernels.bridge.connection import Allowance, Connection
+    from codespace_kernels.zmtp import CurveKeys
 
 _log = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ class Router(Endpoint):
     messages wait here for their client.
 
     Args:
-        name, listener, allowance: As for every endpoint.
+        name, listener, allowance, curve: As for every endpoint.
         received: Given each message, the client's id before its frames; tells whether it proves that its sender knows
             the kernel's key.
         patient: Whether messages wait for every client that is not connected, not only for those that are expected.
@@ -54,11 +55,12 @@ class Router(Endpoint):
         name: str,
         listener: socket.socket,
         allowance: Allowance,
+        curve: CurveKeys | None,
         received: Callable[[list[bytes]], bool],
         *,
         patient: bool,
     ) -> None:
-        super().__init__(name, listener, allowance)
+        super().__init__(name, listener, allowance, curve)
         self._received = received
         self._patient = patient
         self._expected: set[bytes] = set()

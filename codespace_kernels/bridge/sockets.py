@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from codespace_kernels.bridge.endpoint import Endpoint
+    from codespace_kernels.zmtp import CurveKeys
 
 
 class Ports(NamedTuple):
@@ -60,13 +61,15 @@ class LocalSockets:
     Args:
         ip: Address to listen on.
         ports: Exactly these; None lets the operating system choose free ones.
+        curve: Keys of the kernel, where its clients use CurveZMQ; others are then turned away.
 
     Raises:
         SettingsError: A port is taken or cannot be listened on; none is left bound.
     """
 
-    def __init__(self, ip: str, ports: Ports | None) -> None:
+    def __init__(self, ip: str, ports: Ports | None, curve: CurveKeys | None = None) -> None:
         self.ip = ip
+        self.curve = curve
         self._listeners: dict[str, socket.socket] = {}
         self._routers: dict[Channel, Router] = {}
         self._publisher: Publisher | None = None
@@ -96,20 +99,21 @@ class LocalSockets:
             subscribed: Given the topic of each subscription.
         """
         allowance = Allowance()
-        self._publisher = Publisher("iopub", self._listeners["iopub"], allowance, subscribed)
+        self._publisher = Publisher("iopub", self._listeners["iopub"], allowance, self.curve, subscribed)
         for channel in (Channel.CONTROL, Channel.STDIN, Channel.SHELL):
             name = channel.name.lower()
             self._routers[channel] = Router(
                 name,
                 self._listeners[name],
                 allowance,
+                self.curve,
                 functools.partial(received, channel),
                 patient=channel is Channel.STDIN,
             )
         in_order = [self._publisher, *self._routers.values()]
         for index, endpoint in enumerate(in_order):
             endpoint.start(functools.partial(_read_all, in_order[: index + 1]))
-        heartbeat = Echo("hb", self._listeners["hb"], allowance)
+        heartbeat = Echo("hb", self._listeners["hb"], allowance, self.curve)
         heartbeat.start()
         self._endpoints = [*in_order, heartbeat]
 

@@ -16,10 +16,11 @@ from codespace_kernels.broker.kept import KeptKernel
 from codespace_kernels.broker.kernel_place import May
 from codespace_kernels.broker.kernel_start import KernelStart
 from codespace_kernels.broker.protocol import SHUT_DOWN
-from codespace_kernels.errors import CodespaceKernelsError, KernelError, KernelNotFoundError
+from codespace_kernels.errors import CodespaceKernelsError, KernelError, KernelNotFoundError, SettingsError
 from codespace_kernels.progress import ProgressEvent
 from codespace_kernels.remote_kernel import KernelState
 from codespace_kernels.target import KEEP, NEVER, ON_OPEN
+from codespace_kernels.zmtp import CurveKeys
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -127,6 +128,7 @@ class BrokerKernel:
                 owner=self,
                 in_terminal=request.in_terminal,
                 replaces_output=request.replaces_output,
+                curve=_curve_keys(request),
             )
             self._emit({"event": "bound", "kernel_id": self.kernel_id, "connection_info": self.connection_info()})
             self._start = self._make_start(self._bridge)
@@ -476,3 +478,14 @@ async def _end_when_started(start: asyncio.Task[RemoteKernel]) -> None:
         remote = await start
         await remote.shutdown()
         await remote.close()
+
+
+def _curve_keys(request: KernelRequest) -> CurveKeys | None:
+    if not (request.curve_publickey or request.curve_secretkey):
+        return None
+    try:
+        return CurveKeys.from_text(request.curve_publickey, request.curve_secretkey)
+    except ValueError as error:
+        raise SettingsError(
+            f"The CurveZMQ keys of the connection file cannot be used: {error}. Start the kernel anew."
+        ) from None

@@ -96,6 +96,7 @@ class KernelRequest:
             request).
         key: The connection file's signing key.
         signature_scheme: As in the connection file.
+        curve_publickey, curve_secretkey: As in the connection file; empty where clients do not use CurveZMQ.
         ip: Where the local sockets listen.
         ports: `shell_port`, `iopub_port`, `stdin_port`, `control_port`, `hb_port`, or empty: the broker chooses.
         env: Variables for the kernel's process.
@@ -118,6 +119,8 @@ class KernelRequest:
     owner: str = "provisioner"
     key: str = dataclasses.field(default="", repr=False)
     signature_scheme: str = "hmac-sha256"
+    curve_publickey: str = dataclasses.field(default="", repr=False)
+    curve_secretkey: str = dataclasses.field(default="", repr=False)
     ip: str = "127.0.0.1"
     ports: dict[str, int] = dataclasses.field(default_factory=dict)
     env: dict[str, str] = dataclasses.field(default_factory=dict)

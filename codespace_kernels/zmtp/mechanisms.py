@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from codespace_kernels.zmtp.commands import decode_command, decode_properties, encode_command, encode_properties
-from codespace_kernels.zmtp.frames import COMMAND, ZmtpError, encode_frame
+from codespace_kernels.zmtp.frames import COMMAND, ZmtpError, encode_frame, encode_message
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -16,6 +16,12 @@ class Mechanism(Protocol):
 
     name: ClassVar[bytes]
     """As the greeting has it."""
+
+    as_server: ClassVar[bool]
+    """Whether the greeting says that this end is the mechanism's server."""
+
+    plain: ClassVar[bool]
+    """Whether messages go over the wire as `encode_message` has them, which is the same for all peers."""
 
     properties: Mapping[bytes, bytes] | None
     """What the peer says of itself; None until it has."""
@@ -37,13 +43,8 @@ class Mechanism(Protocol):
             ZmtpError: It carries none.
         """
 
-    def encode(self, pieces: Sequence[bytes], frames: Sequence[bytes]) -> Sequence[bytes]:
-        """Give the bytes of a message for the wire.
-
-        Args:
-            pieces: The message as `encode_message` has it, which is the same for all peers.
-            frames: Its frames.
-        """
+    def encode(self, frames: Sequence[bytes]) -> list[bytes]:
+        """Give the bytes of a message for the wire, in few pieces; in the order in which they are sent."""
 
     def encode_command(self, body: bytes) -> bytes:
         """Give a command's frame for the wire."""
@@ -57,6 +58,8 @@ class Null:
     """
 
     name: ClassVar[bytes] = b"NULL"
+    as_server: ClassVar[bool] = False
+    plain: ClassVar[bool] = True
 
     def __init__(self, properties: Mapping[bytes, bytes]) -> None:
         self.properties: Mapping[bytes, bytes] | None = None
@@ -78,9 +81,9 @@ class Null:
         """Frames are sent as they are."""
         return flags, body
 
-    def encode(self, pieces: Sequence[bytes], frames: Sequence[bytes]) -> Sequence[bytes]:
+    def encode(self, frames: Sequence[bytes]) -> list[bytes]:
         """Messages are sent as they are."""
-        return pieces
+        return encode_message(frames)
 
     def encode_command(self, body: bytes) -> bytes:
         """Commands are sent as they are."""

@@ -77,7 +77,7 @@ class Peer:
         self._ready = False
         self._frames: list[bytes] = []
         self._frames_size = 0
-        self._out = greeting.encode_greeting(self._mechanism.name, as_server=True)
+        self._out = greeting.encode_greeting(self._mechanism.name, as_server=self._mechanism.as_server)
 
     @property
     def ready(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import os
 from pathlib import Path
 
@@ -45,6 +46,19 @@ async def test_interrupt(kernel_name):
         await manager.interrupt_kernel()
         reply = await reply_to(client, msg_id, timeout=30)
         assert reply["content"]["ename"] == "KeyboardInterrupt"
+        assert text_of(await execute(client, "print(1)")) == "1\n"
+
+
+@pytest.mark.parametrize("policy", ["auto", "required"])
+async def test_the_local_ports_are_encrypted_where_the_front_end_wants_it(kernel_name, policy):
+    async with running_kernel(kernel_name, transport_encryption=policy) as (manager, client):
+        info = manager.get_connection_info()
+        assert json.loads(Path(manager.connection_file).read_text())["curve_publickey"] == info["curve_publickey"]
+        assert client.curve_publickey == info["curve_publickey"].encode()
+        assert text_of(await execute(client, "print(6 * 7)")) == "42\n"
+        await manager.restart_kernel()
+        await client.wait_for_ready(timeout=30)
+        assert manager.get_connection_info() == info
         assert text_of(await execute(client, "print(1)")) == "1\n"
 
 

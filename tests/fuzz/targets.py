@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import random
 from collections.abc import Callable
 from typing import Any
+
+from nacl import bindings
 
 from codespace_kernels.bootstrap import parse_report
 from codespace_kernels.bridge.strict_json import strict_message
@@ -17,7 +20,16 @@ from codespace_kernels.messages import Channel, MalformedMessageError, Message, 
 from codespace_kernels.remote.records import RecordDecoder, encode
 from codespace_kernels.tunnel.management import TunnelEndpoint
 from codespace_kernels.tunnel.properties import TunnelProperties
-from codespace_kernels.zmtp import Null, Peer, Ready, Subscription, ZmtpError, encode_message
+from codespace_kernels.zmtp import (
+    CurveKeys,
+    CurveServer,
+    Null,
+    Peer,
+    Ready,
+    Subscription,
+    ZmtpError,
+    encode_message,
+)
 from tests.zmtp.hello import GREETING, ready
 
 from .material import any_json, bent, document, mutated, pieces
@@ -244,6 +256,31 @@ def zmtp_peer(dice: random.Random) -> bool:
     return peer.ready
 
 
+def zmtp_curve(dice: random.Random) -> bool:
+    """The same with CurveZMQ: nobody gets in, whatever is said, and a good first command is answered."""
+    keys = CurveKeys.generate()
+    peer = Peer(b"ROUTER", functools.partial(CurveServer, keys), 100_000)
+    public, secret = bindings.crypto_box_keypair()
+    counter = dice.choice((b"\0" * 7 + b"\1", bytes(8)))
+    box = bindings.crypto_box(bytes(64), b"CurveZMQHELLO---" + counter, keys.public, secret)
+    hello = b"\x05HELLO\x01\0" + bytes(72) + public + counter + box
+    initiate = b"\x08INITIATE" + dice.randbytes(dice.choice((0, 100, 300)))
+    data = GREETING.replace(b"NULL\0", b"CURVE")
+    for command in (hello, *dice.choices((hello, initiate, b"\x05READY", b"\x07MESSAGE"), k=dice.randrange(3))):
+        data += b"\x06" + len(command).to_bytes(8, "big") + command
+    data = mutated(dice, data, 2)
+    peer.data_to_send()
+    try:
+        for piece in pieces(dice, data):
+            assert not (peer.receive_data(piece) if piece else [])
+    except ZmtpError:
+        return False
+    finally:
+        welcomed = peer.data_to_send()
+        assert not peer.ready
+    return len(welcomed) == 170
+
+
 TARGETS: dict[str, Callable[[random.Random], bool]] = {
     target.__name__: target
     for target in (
@@ -259,5 +296,6 @@ TARGETS: dict[str, Callable[[random.Random], bool]] = {
         errors,
         script_output,
         zmtp_peer,
+        zmtp_curve,
     )
 }

@@ -20,7 +20,7 @@ def connected(socket_type: bytes = b"ROUTER", kind: bytes = b"DEALER", limit: in
 
 def test_both_sides_greet_and_say_what_they_are():
     peer = Peer(b"ROUTER", Null, 1000)
-    assert peer.data_to_send() == b"\xff" + bytes(8) + b"\x7f\x03\x01NULL" + bytes(16) + b"\x01" + bytes(31)
+    assert peer.data_to_send() == b"\xff" + bytes(8) + b"\x7f\x03\x01NULL" + bytes(48)
     assert peer.receive_data(GREETING) == []
     assert peer.data_to_send() == b"\x04\x1c\x05READY\x0bSocket-Type\x00\x00\x00\x06ROUTER"
     assert not peer.ready
