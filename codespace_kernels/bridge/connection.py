@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     class ConnectionOwner(Protocol):
         """What a connection belongs to."""
 
-        def readable(self) -> None:
+        def readable(self, connection: Connection) -> None:
             """Hear that a connection has something to read."""
 
         def said(self, connection: Connection, event: Ready | Subscription | list[bytes]) -> None:
@@ -117,6 +117,9 @@ class Connection:
 
     def send(self, outgoing: Outgoing) -> None:
         """Send a message; never blocks."""
+        if self._closed:
+            outgoing.finished()
+            return
         try:
             mechanism = self._peer.mechanism
             self._queue.send(outgoing.pieces if mechanism.plain else mechanism.encode(outgoing.frames), outgoing)
@@ -160,7 +163,7 @@ class Connection:
             except OSError as error:
                 self._not_sent(error)
         if events & IOLoop.READ:
-            self._owner.readable()
+            self._owner.readable(self)
 
     def _watch_for_room(self, wanted: bool) -> None:
         self._watch.update_handler(self._socket, IOLoop.READ | IOLoop.WRITE if wanted else IOLoop.READ)

@@ -19,7 +19,7 @@ from codespace_kernels.errors import SettingsError
 from codespace_kernels.zmtp import CurveServer, Null, Peer, Ready
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Sequence
 
     from codespace_kernels.bridge.connection import Allowance
     from codespace_kernels.bridge.outgoing import Outgoing
@@ -110,20 +110,20 @@ class Endpoint(ABC):
         self._complaints = 0
         self._closed = False
         self._watch: IOLoop | None = None
-        self._turn: Callable[[], None] = self.read
+        self._first: Sequence[Endpoint] = ()
 
     @property
     def port(self) -> int:
         """That is listened on."""
         return int(self._listener.getsockname()[1])
 
-    def start(self, turn: Callable[[], None] | None = None) -> None:
+    def start(self, first: Sequence[Endpoint] = ()) -> None:
         """Accept connections from now on.
 
         Args:
-            turn: Called when a connection has something to read, in place of `read`.
+            first: Endpoints that are read before any connection of this one.
         """
-        self._turn = turn or self.read
+        self._first = first
         self._watch = IOLoop.current()
         self._watch.add_handler(self._listener, self._accept, IOLoop.READ)
 
@@ -144,9 +144,11 @@ class Endpoint(ABC):
             connection.close()
         self._connections.clear()
 
-    def readable(self) -> None:
+    def readable(self, connection: Connection) -> None:
         """See `ConnectionOwner`."""
-        self._turn()
+        for endpoint in self._first:
+            endpoint.read()
+        connection.read()
 
     def said(self, connection: Connection, event: Ready | Subscription | list[bytes]) -> None:
         """See `ConnectionOwner`."""

@@ -112,7 +112,7 @@ class LocalSockets:
             )
         in_order = [self._publisher, *self._routers.values()]
         for index, endpoint in enumerate(in_order):
-            endpoint.start(functools.partial(_read_all, in_order[: index + 1]))
+            endpoint.start(in_order[:index])
         heartbeat = Echo("hb", self._listeners["hb"], allowance, self.curve)
         heartbeat.start()
         self._endpoints = [*in_order, heartbeat]
@@ -147,8 +147,3 @@ class LocalSockets:
             endpoint.close()
         for listener in self._listeners.values():
             listener.close()
-
-
-def _read_all(endpoints: Sequence[Endpoint]) -> None:
-    for endpoint in endpoints:
-        endpoint.read()

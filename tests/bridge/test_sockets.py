@@ -113,6 +113,29 @@ async def test_what_goes_to_nobody_is_done_at_once(served, channel):
     assert done == [1]
 
 
+async def test_a_subscription_is_heard_before_a_request_that_came_after_it(served, monkeypatch):
+    heard: list[str] = []
+    monkeypatch.setattr(served.sockets._publisher, "_subscribed", lambda _: heard.append("topic"))
+    for channel, one in served.sockets._routers.items():
+        monkeypatch.setattr(one, "_received", lambda _, name=channel.name: heard.append(name))
+    # Connected in the order in which they are not to be heard.
+    with (
+        raw(served, "shell", GREETING + ready()) as shell,
+        raw(served, "stdin", GREETING + ready()) as stdin,
+        raw(served, "control", GREETING + ready()) as control,
+        raw(served, "iopub", GREETING + ready(b"SUB")) as iopub,
+    ):
+        ends = served.sockets._endpoints[:4]
+        await until(lambda: [[one._peer.ready for one in end._connections] for end in ends] == [[True]] * 4)
+        for _ in range(20):
+            heard.clear()
+            iopub.sendall(b"\x00\x02\x01t")
+            for sock in (shell, stdin, control):
+                sock.sendall(b"\x00\x01x")
+            await until(lambda: len(heard) == 4)
+            assert heard == ["topic", "CONTROL", "STDIN", "SHELL"]
+
+
 async def test_done_of_several_subscribers_waits_for_the_slowest_or_its_end(served, context):
     done: list[int] = []
     quick = connect(context, served, "iopub", rcvhwm=0)
