@@ -40,7 +40,10 @@ _MAX_CHATTER = 1 << 20
 _MAX_MESSAGE = 300
 """Characters of a step that the script tells."""
 
-_COMMON = ("__init__.py", "link/__init__.py", "link/commands.py", "link/frames.py", "link/session.py", "link/window.py")
+_COMMON = (
+    "__init__.py",
+    *(f"link/{name}.py" for name in ("__init__", "commands", "frames", "receipts", "session", "window")),
+)
 _MAIN = "from codespace_kernels.remote.bootstrap import main\n\nmain()\n"
 
 _ATTACH = """

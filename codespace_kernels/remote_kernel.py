@@ -12,6 +12,8 @@ import enum
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from codespace_kernels.messages import Channel, Message
 
 
@@ -60,11 +62,19 @@ class RemoteKernelSpec:
         return cls(**{**data, "resources": resources})
 
 
+def no_receipt() -> None:
+    """Do nothing: the carrier does not ask what became of a message."""
+
+
 class RemoteKernelListener(Protocol):
     """What a remote kernel calls, always on the event loop it was made on."""
 
-    def message_received(self, channel: Channel, message: Message) -> None:
-        """Take one message from the kernel. Per channel, in the order the kernel sent them."""
+    def message_received(self, channel: Channel, message: Message, done: Callable[[], None] = no_receipt) -> None:
+        """Take one message from the kernel. Per channel, in the order the kernel sent them.
+
+        `done` is to be called when the message is where it belongs, or nobody is to have it: until then it is sent
+        again to whoever goes on in the place of this process, should that die.
+        """
 
     def state_changed(self, state: KernelState, reason: str) -> None:
         """Hear of a new state; `reason` is a sentence for a person, empty when there is nothing to say."""

@@ -47,6 +47,7 @@ class Activity:
         self._busy: dict[str, bytes] = {}
         self._answered: set[str] = set()
         self._connected = True
+        self._unknown = False
         self._last_published = time.monotonic()
         self._timer: asyncio.TimerHandle | None = None
 
@@ -116,7 +117,7 @@ class Activity:
             self._done(parent_id)
         else:
             self._busy.clear()
-        self._set("busy" if self._busy else state)
+        self._set("busy" if self._busy or self._unknown else state)
         return True
 
     def reset(self, state: str) -> None:
@@ -124,6 +125,7 @@ class Activity:
         self.pending.clear()
         self._answered.clear()
         self._busy.clear()
+        self._unknown = False
         self._set(state)
 
     def connected(self, connected: bool) -> None:
@@ -135,6 +137,17 @@ class Activity:
         """Note that there is a living kernel again."""
         if self.state == "dead":
             self._set("starting")
+
+    def begin_unknown(self) -> None:
+        """Take the kernel for busy, since nobody knows with what."""
+        self._unknown = True
+        self._set("busy")
+
+    def end_unknown(self) -> None:
+        """Know again what the kernel does."""
+        self._unknown = False
+        if self.state == "busy" and not self._busy:
+            self._set("idle")
 
     def take_over(self, other: Activity) -> None:
         """Go on from what another one knows of the same kernel."""
@@ -178,5 +191,5 @@ class Activity:
             header = self._busy[msg_id]
             self._done(msg_id)
             self._idle_lost(header)
-        if not self._busy:
+        if not self._busy and not self._unknown:
             self._set("idle")

@@ -11,12 +11,14 @@ from codespace_kernels.bridge.backlog import Backlog
 from codespace_kernels.bridge.busy_answers import BusyAnswers
 from codespace_kernels.bridge.earlier import EarlierOutput
 from codespace_kernels.bridge.gate import LocalGate
+from codespace_kernels.bridge.homecoming import Homecoming
 from codespace_kernels.bridge.late_answers import LateAnswers
 from codespace_kernels.bridge.local_messages import LocalMessages
 from codespace_kernels.bridge.lost_answers import LostAnswers
 from codespace_kernels.bridge.lost_way import LostWay, LostWayLine, LostWayNotes
 from codespace_kernels.bridge.notebook_name import NotebookName
 from codespace_kernels.bridge.person_watch import PersonWatch
+from codespace_kernels.bridge.probe import BusyProbe
 from codespace_kernels.bridge.requests import LifecycleRequests, RequestHandler, RequestQueue, no_kernel
 from codespace_kernels.bridge.sockets import LocalSockets, Ports
 from codespace_kernels.bridge.standin import StandIn
@@ -26,7 +28,7 @@ from codespace_kernels.bridge.waiting_line import WaitingLine
 from codespace_kernels.bridge.waiting_notes import WaitingNotes
 from codespace_kernels.errors import KernelStartError, SettingsError
 from codespace_kernels.messages import Channel, MalformedMessageError, Message, Signer
-from codespace_kernels.remote_kernel import KernelState
+from codespace_kernels.remote_kernel import KernelState, no_receipt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -98,6 +100,8 @@ class KernelBridge:
         self._to_clients = dict.fromkeys(Channel, 0)
         self._gaps = 0
         self._last_activity = time.time()
+        self._homecoming = Homecoming()
+        self._probe = BusyProbe(self._activity, self._messages)
         self._backlog = Backlog(lambda parent, text: self._tell([parent], text), lambda: sockets.waiting)
         sockets.start(self._frames_received, self._subscription_received)
 
@@ -182,6 +186,16 @@ class KernelBridge:
         return self._activity.at_work
 
     @property
+    def busy(self) -> bool:
+        """Whether the kernel executes something, as far as is known."""
+        return self._activity.state == "busy"
+
+    @property
+    def waiting(self) -> RequestQueue:
+        """The requests that wait for a kernel."""
+        return self._queue
+
+    @property
     def has_waiting_runs(self) -> bool:
         """Whether a person's run waits for a kernel, as far as the stand-in knows."""
         return self._stand_in.has_runs
@@ -264,6 +278,15 @@ class KernelBridge:
         self._kernel.listen(self)
         self._hand_over(self._kernel)
 
+    def resume(self, kernel: RemoteKernel) -> None:
+        """Go on with a kernel that another process had connected with the same clients, who are about to come back."""
+        self.detach()
+        self._homecoming.begin()
+        self._probe.begin()
+        self._kernel = kernel
+        kernel.listen(self)
+        self._hand_over(kernel)
+
     def show_earlier(self, unattended: UnattendedKernel) -> None:
         """Show at the first run what a kernel wrote while there was no client, and if it died, why."""
         self._earlier.begin(unattended.output, unattended.question, unattended.reason)
@@ -299,6 +322,7 @@ class KernelBridge:
             self.detach()
             self._stand_in.end()
             self._closed = True
+            self._homecoming.close()
             self._activity.close()
             await self._lifecycle.close()
         self._sockets.close()
@@ -306,6 +330,7 @@ class KernelBridge:
     # From local clients.
 
     def _subscription_received(self, topic: bytes) -> None:
+        self._homecoming.subscribed()
         self._send(Channel.IOPUB, self._messages.welcome(topic))
 
     def _frames_received(self, channel: Channel, frames: list[bytes]) -> bool:
@@ -313,6 +338,11 @@ class KernelBridge:
         if taken is not None:
             self._request_received(channel, *taken)
         return taken is not None
+
+    def repeat(self, requests: Iterable[tuple[Channel, Message]]) -> None:
+        """Take requests that waited at another process, as if their clients sent them now."""
+        for channel, message in requests:
+            self._request_received(channel, message, message.header_dict())
 
     def _request_received(self, channel: Channel, message: Message, header: Mapping[str, Any]) -> None:
         self._last_activity = time.time()
@@ -377,7 +407,7 @@ class KernelBridge:
 
     # From the kernel (`RemoteKernelListener`).
 
-    def message_received(self, channel: Channel, message: Message) -> None:
+    def message_received(self, channel: Channel, message: Message, done: Callable[[], None] = no_receipt) -> None:
         """Carry a message of the kernel to the client that asked, or to all (iopub)."""
         self._last_activity = time.time()
         try:
@@ -390,20 +420,24 @@ class KernelBridge:
                     self._question = message
                 else:
                     self._replied(message)
-            if (self._late and self._late.holds_back(message)) or (
-                self._earlier.active and self._earlier.takes(channel, message)
-            ):
+            if self._late and self._late.holds_back(message):
                 wanted = False
+            elif self._earlier.active and self._earlier.takes(channel, message, done):
+                return
         except MalformedMessageError as error:
             self._gate.malformed += 1
             _log.warning("dropped a message of the kernel on %s: %s", channel.name.lower(), error)
+            done()
             return
         if wanted and (channel is not Channel.IOPUB or self._backlog.takes(message)):
-            self._send(channel, message)
+            self._send(channel, message, done)
+        else:
+            done()
 
     def _replied(self, message: Message) -> None:
         self._activity.replied(message)
         self._lost_answers.replied(message)
+        self._probe.replied(message)
         self._learn(message)
         if self._question is not None and is_reply_to_run_of(self._question, message):
             self._question = None
@@ -421,6 +455,7 @@ class KernelBridge:
         """Hear what the carrier knows of the kernel; see `RemoteKernelListener`."""
         self._follow_way(state)
         if state is KernelState.RESTARTING:
+            self._probe.end()
             self._activity.reset("starting")
             if self._coming is None:
                 self._forget_requests()
@@ -429,12 +464,15 @@ class KernelBridge:
             self._coming = None
             self._stand_in.fail(KernelStartError.__name__, reason)
             self._forget_requests()
+            self._probe.end()
             self._activity.reset("dead")
         elif state is KernelState.ALIVE:
             self._activity.revived()
             if self._coming is not None:
                 # The process that was asked may be gone.
                 self._ask_kernel_info(self._coming)
+            elif self._kernel is not None and (asked := self._probe.ask(self._kernel)):
+                self._late.expect(asked)
         if self._owner is not None:
             self._owner.kernel_state_changed(state, reason)
 
@@ -466,14 +504,20 @@ class KernelBridge:
 
     # To local clients.
 
-    def _send(self, channel: Channel, message: Message, done: Callable[[], None] | None = None) -> None:
+    def _send(self, channel: Channel, message: Message, done: Callable[[], None] = no_receipt) -> None:
+        if not self._homecoming.holds(functools.partial(self._send_now, channel, message, done)):
+            self._send_now(channel, message, done)
+
+    def _send_now(self, channel: Channel, message: Message, done: Callable[[], None]) -> None:
         frames = self._gate.give(channel, message)
         if self._closed:
             return
         if frames is not None:
             self._to_clients[channel] += 1
+            if channel is not Channel.IOPUB and self._homecoming.is_recent:
+                self._sockets.expect(frames[0])
             self._sockets.send(channel, frames, done)
-        elif done is not None:
+        else:
             # Nobody will ever get it.
             done()
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from codespace_kernels.bridge.answers import is_background
 from codespace_kernels.messages import Channel, Message
+from codespace_kernels.remote_kernel import no_receipt
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,8 +31,9 @@ STILL_RUNNING = "An earlier cell still runs, and this one is next. What the earl
 class _Output:
     """One message of output: its kind, the id of the run that made it, and, for a stream, its text so far."""
 
-    def __init__(self, message: Message) -> None:
+    def __init__(self, message: Message, done: Callable[[], None]) -> None:
         self.message = message
+        self.owed = [done]
         self.kind = str(message.header_dict().get("msg_type", ""))
         self.run = str(message.parent_dict().get("msg_id", ""))
         joinable = self.kind == "stream" and len(message.content) <= MAX_JOINED
@@ -51,6 +53,7 @@ class _Output:
         self.content["text"] = f"{self.content.get('text', '')}{other.content.get('text', '')}"
         self.message = self.message._replace(content=b"")
         self.size += other.size
+        self.owed += other.owed
         return True
 
     def finished(self) -> Message:
@@ -70,6 +73,7 @@ class OutputStore:
     def __init__(self, *, max_messages: int = MAX_MESSAGES, max_bytes: int = MAX_BYTES) -> None:
         self.dropped = 0
         self._outputs: collections.deque[_Output] = collections.deque()
+        self._given: list[_Output] = []
         self._size = 0
         self._cleared_next: set[str] = set()
         self._max_messages = max_messages
@@ -83,8 +87,12 @@ class OutputStore:
         """Bytes that are kept."""
         return self._size
 
-    def put(self, message: Message) -> bool:
+    def put(self, message: Message, done: Callable[[], None] = no_receipt) -> bool:
         """Keep a message of iopub; false where it is no output.
+
+        Args:
+            message: The message.
+            done: Called when it was shown, or dropped: until then it is sent again after a death of this process.
 
         Raises:
             MalformedMessageError: Header, parent or content is no JSON object.
@@ -92,26 +100,35 @@ class OutputStore:
         kind = message.header_dict().get("msg_type")
         if kind == "clear_output":
             self._clear(message)
+            done()
             return True
         if kind not in OUTPUTS:
             return False
-        output = _Output(message)
+        output = _Output(message, done)
         if output.run in self._cleared_next:
             self._drop_run(output.run)
         if not (self._outputs and self._outputs[-1].joins(output)):
             self._outputs.append(output)
         self._size += output.size
         while len(self._outputs) > self._max_messages or self._size > self._max_bytes:
-            self._size -= self._outputs.popleft().size
+            oldest = self._outputs.popleft()
+            self._size -= oldest.size
             self.dropped += 1
+            _settle([oldest])
         return True
 
     def take_all(self) -> list[Message]:
-        """Give and forget what is kept, oldest first."""
+        """Give and forget what is kept, oldest first; to be shown before `settle` is called."""
         messages = [output.finished() for output in self._outputs]
+        self._given += self._outputs
         self._outputs.clear()
         self._size = 0
         return messages
+
+    def settle(self) -> None:
+        """Hear that what was given has been shown."""
+        given, self._given = self._given, []
+        _settle(given)
 
     def _clear(self, message: Message) -> None:
         run = str(message.parent_dict().get("msg_id", ""))
@@ -122,8 +139,15 @@ class OutputStore:
 
     def _drop_run(self, run: str) -> None:
         self._cleared_next.discard(run)
+        _settle([output for output in self._outputs if output.run == run])
         self._outputs = collections.deque(output for output in self._outputs if output.run != run)
         self._size = sum(output.size for output in self._outputs)
+
+
+def _settle(outputs: list[_Output]) -> None:
+    for output in outputs:
+        for done in output.owed:
+            done()
 
 
 def is_idle(message: Message) -> bool:
@@ -194,8 +218,8 @@ class EarlierOutput:
         """Note that no run goes on: the process that had them is gone."""
         self._cells.clear()
 
-    def takes(self, channel: Channel, message: Message) -> bool:
-        """Take output, or a question, that no client here would know what to do with.
+    def takes(self, channel: Channel, message: Message, done: Callable[[], None] = no_receipt) -> bool:
+        """Take output, or a question, that no client here would know what to do with; `done` as `OutputStore.put`.
 
         Raises:
             MalformedMessageError: Header, parent or content is no JSON object.
@@ -212,7 +236,8 @@ class EarlierOutput:
             return False
         if channel is Channel.STDIN:
             self._question = message
-        elif not self.store.put(message):
+            done()
+        elif not self.store.put(message, done):
             return False
         self._show()
         return True
@@ -224,6 +249,7 @@ class EarlierOutput:
         self._introduce(cell)
         for message in self.store.take_all():
             self._send(Channel.IOPUB, self._messages.again(message, cell.header))
+        self.store.settle()
         if self._question is not None:
             question, self._question = self._question, None
             self._send(Channel.STDIN, self._messages.again(question, cell.header, cell.identities))

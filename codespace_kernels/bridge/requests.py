@@ -35,12 +35,14 @@ class RequestQueue:
 
     Attributes:
         overflowed: How many messages were dropped.
+        changed: Called when a message was taken or given.
     """
 
     def __init__(self) -> None:
         self._messages: collections.deque[tuple[Channel, Message]] = collections.deque()
         self._size = 0
         self.overflowed = 0
+        self.changed: Callable[[], None] = lambda: None
 
     def __len__(self) -> int:
         return len(self._messages)
@@ -59,13 +61,18 @@ class RequestQueue:
             return False
         self._messages.append((channel, message))
         self._size += size
+        self.changed()
         return True
+
+    def __iter__(self) -> Iterator[tuple[Channel, Message]]:
+        return iter(list(self._messages))
 
     def take_all(self) -> Iterator[tuple[Channel, Message]]:
         """Give and forget the messages, oldest first."""
         while self._messages:
             channel, message = self._messages.popleft()
             self._size -= _size(message)
+            self.changed()
             yield channel, message
 
     def take(self, msg_ids: Collection[str]) -> list[tuple[Channel, Message]]:

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 from codespace_kernels.bridge.activity import Activity
 from codespace_kernels.bridge.earlier import OutputStore
+from codespace_kernels.bridge.local_messages import LocalMessages
+from codespace_kernels.bridge.probe import BusyProbe
 from codespace_kernels.messages import Channel, MalformedMessageError
-from codespace_kernels.remote_kernel import KernelState
+from codespace_kernels.remote_kernel import KernelState, no_receipt
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,6 +40,7 @@ class UnattendedKernel:
 
     Attributes:
         kernel: The kernel.
+        probe: Asks a kernel that was restored whether it works.
         output: What it wrote.
         question: As above.
         changed: Called when it dies, and when it becomes busy or idle.
@@ -50,32 +53,51 @@ class UnattendedKernel:
         self.kernel = kernel
         self.output = output
         self.question = question
+        self._question_answered: Callable[[], None] = no_receipt
         self.alive = True
         self.reason = ""
         self.within_reach = True
         self.changed: Callable[[], None] = lambda: None
         self.activity = Activity(lambda _state: self.changed(), lambda _request: None)
         self.activity.take_over(activity)
+        self.probe = BusyProbe(self.activity, LocalMessages())
+
+    @classmethod
+    def restored(cls, kernel: RemoteKernel) -> UnattendedKernel:
+        """Make one for a kernel that another process has left; it counts as busy until it answers."""
+        nothing = Activity(lambda _state: None, lambda _request: None)
+        restored = cls(kernel, nothing, OutputStore(), None)
+        restored.probe.begin()
+        return restored
 
     @property
     def busy(self) -> bool:
         """Whether the kernel is executing something."""
         return self.alive and self.activity.state == "busy"
 
-    def message_received(self, channel: Channel, message: Message) -> None:
+    def message_received(self, channel: Channel, message: Message, done: Callable[[], None] = no_receipt) -> None:
         """Keep what a person will want to see (see `RemoteKernelListener`)."""
         try:
-            if channel is Channel.IOPUB:
-                self.activity.published(message)
-                self.output.put(message)
-            elif channel is Channel.STDIN:
-                self.question = message
-            else:
-                self.activity.replied(message)
-                if self.question is not None and is_reply_to_run_of(self.question, message):
-                    self.question = None
+            if not self._keep(channel, message, done):
+                done()
         except MalformedMessageError as error:
             _log.warning("dropped a message of a kernel that nobody holds: %s", error)
+            done()
+
+    def _keep(self, channel: Channel, message: Message, done: Callable[[], None]) -> bool:
+        """Tell whether the message is kept, and `done` called when it has been shown."""
+        if channel is Channel.IOPUB:
+            self.activity.published(message)
+            return self.output.put(message, done)
+        if channel is Channel.STDIN:
+            self.question, self._question_answered = message, done
+            return True
+        self.activity.replied(message)
+        self.probe.replied(message)
+        if self.question is not None and is_reply_to_run_of(self.question, message):
+            self.question = None
+            self._question_answered()
+        return False
 
     def state_changed(self, state: KernelState, reason: str) -> None:
         """Hear how the kernel fares (see `RemoteKernelListener`)."""
@@ -83,9 +105,13 @@ class UnattendedKernel:
         self.activity.connected(self.within_reach)
         if state is KernelState.DEAD:
             self.alive, self.reason = False, reason
+            self.probe.end()
             self.activity.reset("dead")
         elif state is KernelState.RESTARTING:
+            self.probe.end()
             self.activity.reset("starting")
+        elif state is KernelState.ALIVE:
+            self.probe.ask(self.kernel)
 
     def output_may_be_missing(self, reason: str) -> None:
         """Hear that messages were lost (see `RemoteKernelListener`)."""
@@ -95,3 +121,4 @@ class UnattendedKernel:
         """Listen no more; the kernel goes on."""
         self.activity.close()
         self.kernel.listen(None)
+        self._question_answered()

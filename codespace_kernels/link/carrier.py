@@ -51,6 +51,9 @@ class StreamCarrier:
         take: Called with each event of the session but `Failed`.
         lost: Called once with this object and a sentence, when the stream is of no more use; not after `stop`.
         intervals: Seconds between pings while idle, while busy, and of silence that is tolerated once it was asked.
+
+    Attributes:
+        broken: Whether one of the ends broke the protocol.
     """
 
     def __init__(
@@ -74,6 +77,7 @@ class StreamCarrier:
         self._round_trips: deque[float] = deque(maxlen=5)
         self._tasks: list[asyncio.Task[None]] = []
         self._stopped = False
+        self.broken = False
 
     def start(self, is_busy: Callable[[], bool]) -> None:
         """Begin; `is_busy` tells whether an answer is waited for beyond what the session knows."""
@@ -134,6 +138,7 @@ class StreamCarrier:
             for start in range(0, len(data), _SLICE):
                 failed = self._receive(data[start : start + _SLICE])
                 if failed is not None:
+                    self.broken = failed.version is None
                     await self._write_all()
                     return _describe(failed)
                 if self._stopped:

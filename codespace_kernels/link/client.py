@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import secrets
 import statistics
@@ -21,9 +22,11 @@ from codespace_kernels.errors import (
 )
 from codespace_kernels.link import commands, frames
 from codespace_kernels.link.carrier import StreamCarrier
+from codespace_kernels.link.durable import DurableSession
 from codespace_kernels.link.kernel import LinkKernel
 from codespace_kernels.link.kernelspecs import read_kernelspecs
 from codespace_kernels.link.session import ClosedByPeer, Connected, MessageReceived, PongReceived, Session
+from codespace_kernels.remote_kernel import KernelState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -56,6 +59,7 @@ class LinkClient:
     wait; who owns the connection makes a new one and calls `attach` again, and nothing is lost or doubled.
 
     Args:
+        session: That it goes on with; by default a new one that goes with this process.
         on_detached: Called with a sentence for a person each time an attached stream is lost (not by `close`, and not
             when `attach` itself fails).
         command_timeout: Seconds that a command may take, the wait for a stream included.
@@ -71,6 +75,7 @@ class LinkClient:
     def __init__(
         self,
         *,
+        session: Session | None = None,
         on_detached: Callable[[str], None] | None = None,
         command_timeout: float = 90.0,
         ping_interval: float = 15.0,
@@ -81,7 +86,8 @@ class LinkClient:
         self._on_detached = on_detached
         self._command_timeout = command_timeout
         self._intervals = (ping_interval, busy_ping_interval, silence_limit)
-        self._session = Session(secrets.token_hex(16), software=__version__)
+        self._session = session or Session(secrets.token_hex(16), software=__version__)
+        self._unproven = isinstance(session, DurableSession) and session.is_restored
         self._carrier: StreamCarrier | None = None
         self._connected = asyncio.Event()
         self._detached = asyncio.Event()
@@ -90,7 +96,8 @@ class LinkClient:
         self._kernels: dict[int, LinkKernel] = {}
         self._last_number = 0
         self._pending: dict[int, _Pending] = {}
-        self._last_id = 0
+        # Above all that another process has used in this session: the server remembers what it answered.
+        self._last_id = time.time_ns() // 1_000_000
         self._round_trips: deque[float] = deque(maxlen=ROUND_TRIPS)
         self._heard_at: float | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -182,8 +189,36 @@ class LinkClient:
         self._detached.set()
         for kernel in list(self._kernels.values()):
             kernel.link_lost(reason)
+        if carrier.broken and self._unproven:
+            self._renew()
         if self._on_detached is not None and was_connected and not self._closed:
             self._on_detached(reason)
+
+    def _renew(self) -> None:
+        """Begin another session: what was restored does not fit its peer, for want of what a power cut took."""
+        log.warning("a link that was restored does not fit the other end; it begins anew")
+        old, self._unproven = self._session, False
+        self._session = old.renewed() if isinstance(old, DurableSession) else old
+        self._begin_anew(frames.MIN_MINOR)
+
+    def begin_anew(self) -> None:
+        """Open the kernels that were restored again: their session is another one."""
+        self._begin_anew(frames.MIN_MINOR)
+
+    def forget(self) -> None:
+        """End a session that was restored and that nobody needs; the workspace forgets it in time."""
+        self._closed = True
+        self._session.close()
+
+    async def leave(self) -> None:
+        """Let go of the stream and of this process's part in the session; another process goes on with it."""
+        self._closed = True
+        carrier, self._carrier = self._carrier, None
+        if carrier is not None:
+            await carrier.finish(1.0)
+        if isinstance(self._session, DurableSession):
+            self._session.leave()
+        await self._end("The broker hands its kernels over.")
 
     async def close(self) -> None:
         """End the session for good; kernels go on running. Closing twice is no error."""
@@ -194,7 +229,11 @@ class LinkClient:
         if carrier is not None:
             self._session.say_bye("closed")
             await carrier.finish(2.0)
-        self._reason = "The link to the workspace was closed."
+        self._session.close()
+        await self._end("The link to the workspace was closed.")
+
+    async def _end(self, reason: str) -> None:
+        self._reason = reason
         self._detached.set()
         self._fail_commands(self._reason)
         for task in list(self._tasks):
@@ -205,10 +244,15 @@ class LinkClient:
 
     def _take(self, event: Any) -> None:
         if isinstance(event, MessageReceived):
+            self._unproven = False
             if event.kernel == commands.KERNEL:
                 self._take_command(event.parts)
+                self._delivered(event)
             elif event.kernel in self._kernels:
-                self._kernels[event.kernel].message_received(event.channel, event.parts)
+                done = functools.partial(self._delivered, event)
+                self._kernels[event.kernel].message_received(event.channel, event.parts, done)
+            else:
+                self._delivered(event)
         elif isinstance(event, PongReceived):
             self._round_trips.append(event.rtt)
             self._heard_at = time.time()
@@ -216,6 +260,12 @@ class LinkClient:
             self._take_connected(event)
         elif isinstance(event, ClosedByPeer) and self._carrier is not None:
             self._lost(self._carrier, f"The workspace closed the link: {event.reason}")
+
+    def _delivered(self, message: MessageReceived) -> None:
+        if not self._closed:
+            self._session.delivered(message)
+            if self._carrier is not None:
+                self._carrier.wake()
 
     def _take_connected(self, event: Connected) -> None:
         log.debug("link connected, peer %s, %s", event.software, "new" if event.lost else "as before")
@@ -411,6 +461,25 @@ class LinkClient:
         await self._open(kernel, "attach")
         return kernel
 
+    def restore_kernel(self, number: int, kernel_id: str, signing: Mapping[str, str]) -> LinkKernel:
+        """Go on with a kernel that another process has opened in this session.
+
+        Raises:
+            ValueError: It cannot have signed so.
+        """
+        kernel = LinkKernel(self, number, kernel_id, KernelState.RECONNECTING)
+        kernel.restored(signing)
+        self._last_number = max(self._last_number, number)
+        self._kernels[number] = kernel
+        if isinstance(self._session, DurableSession) and number in self._session.gaps:
+            kernel.gap("The broker died while the front end read slowly.")
+        return kernel
+
+    @property
+    def session_id(self) -> str:
+        """Id of the session; its journal bears this name."""
+        return self._session.session_id
+
     def _make_kernel(self, kernel_id: str) -> LinkKernel:
         self._last_number += 1
         return LinkKernel(self, self._last_number, kernel_id)
@@ -430,7 +499,10 @@ class LinkClient:
         """Close a kernel's channels at the other end; the kernel goes on."""
         if self._kernels.pop(kernel.number, None) is None or self._closed:
             return
-        self._session.discard(kernel.number)
+        if isinstance(self._session, DurableSession):
+            self._session.forget_kernel(kernel.number)
+        else:
+            self._session.discard(kernel.number)
         with contextlib.suppress(ValueError):
             self._send_command({"do": "detach", "number": kernel.number})
 

@@ -9,6 +9,7 @@ A frame is a payload's length (4 bytes, big-endian), its kind (1 byte) and the p
     PONG
     BYE    UTF-8 sentence: the sender is done with the session, for good
     ERROR  UTF-8 sentence: what the sender could not accept; nothing follows it
+    CONFIRM  number up to which every DATA was delivered, and need not be kept (8); since minor version 2
 
 Every length is checked before anything is kept, so that a peer that sends nonsense costs no memory.
 """
@@ -23,15 +24,19 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 PROTOCOL = "codespace-kernels-link"
 MAJOR = 1
 MIN_MINOR = 0
-MAX_MINOR = 1
+MAX_MINOR = 2
 """Minor versions that this code speaks. Both ends use the highest one that both speak (see `Hello`).
 
     0  the first
     1  the server remembers what it answered to commands that change kernels: all commands may be sent again
+    2  CONFIRM: an end that says it has everything kept until then, not only until it is acknowledged
 """
 
 REPEATABLE_COMMANDS = 1
 """First minor version in which any command may be sent again to another end of the same server."""
+
+CONFIRMATIONS = 2
+"""First minor version with CONFIRM frames."""
 
 MAX_FRAGMENT = 65536
 """Bytes of a message in one frame; a longer message is sent in pieces, so that others get in between."""
@@ -89,9 +94,10 @@ class Kind(enum.IntEnum):
     PONG = 5
     BYE = 6
     ERROR = 7
+    CONFIRM = 8
 
 
-_MIN_PAYLOAD = {1: 2, 2: _DATA.size, 3: _ACK.size, 4: _PING.size, 5: _PING.size, 6: 0, 7: 0}
+_MIN_PAYLOAD = {1: 2, 2: _DATA.size, 3: _ACK.size, 4: _PING.size, 5: _PING.size, 6: 0, 7: 0, 8: _PING.size}
 _MAX_PAYLOAD = {
     1: 16384,
     2: _DATA.size + MAX_FRAGMENT,
@@ -100,6 +106,7 @@ _MAX_PAYLOAD = {
     5: _PING.size,
     6: 8192,
     7: 8192,
+    8: _PING.size,
 }
 
 
@@ -141,6 +148,12 @@ class Ack(NamedTuple):
     delay: float
 
 
+class Confirm(NamedTuple):
+    """Everything up to `number` was delivered."""
+
+    number: int
+
+
 class Ping(NamedTuple):
     """A question for a sign of life; `token` comes back."""
 
@@ -180,6 +193,11 @@ def encode_ack(number: int, delay: float) -> bytes:
     """Give an ACK frame."""
     microseconds = max(0, min(int(delay * 1e6), 0xFFFFFFFF))
     return _frame(Kind.ACK, _ACK.pack(number, microseconds))
+
+
+def encode_confirm(number: int) -> bytes:
+    """Give a CONFIRM frame."""
+    return _frame(Kind.CONFIRM, _PING.pack(number))
 
 
 def encode_ping(token: int) -> bytes:
@@ -272,6 +290,8 @@ def _decode_control(kind: int, payload: bytes) -> Any:
         return Ack(number, microseconds / 1e6)
     if kind == Kind.PING:
         return Ping(_PING.unpack(payload)[0])
+    if kind == Kind.CONFIRM:
+        return Confirm(_PING.unpack(payload)[0])
     if kind == Kind.PONG:
         return Pong(_PING.unpack(payload)[0])
     if kind == Kind.HELLO:

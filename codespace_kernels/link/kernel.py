@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from codespace_kernels.errors import CodespaceKernelsError, KernelError, KernelNotFoundError, RemoteServerError
 from codespace_kernels.messages import Channel, MalformedMessageError, Signer
-from codespace_kernels.remote_kernel import KernelState
+from codespace_kernels.remote_kernel import KernelState, no_receipt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -35,14 +35,14 @@ class LinkKernel:
         number: Which kernel this is on the link.
     """
 
-    def __init__(self, client: LinkClient, number: int, kernel_id: str) -> None:
+    def __init__(self, client: LinkClient, number: int, kernel_id: str, state: KernelState = KernelState.ALIVE) -> None:
         self.number = number
         self._client = client
         self._kernel_id = kernel_id
         self._signer = Signer(b"")
         self._listener: RemoteKernelListener | None = None
         self._backlog: deque[Callable[[RemoteKernelListener], None]] = deque()
-        self._state = KernelState.ALIVE
+        self._state = state
         self._closed = False
 
     def __repr__(self) -> str:
@@ -120,12 +120,21 @@ class LinkKernel:
         except RemoteServerError as error:
             raise KernelError(str(error)) from error
 
+    @property
+    def signing(self) -> dict[str, str]:
+        """The remote kernel's `key` and `signature_scheme`."""
+        return {"key": self._signer.key.decode(), "signature_scheme": self._signer.scheme}
+
     # -- from the client ----------------------------------------------------------------------------------------------
 
     def attached(self, answer: Mapping[str, Any]) -> None:
         """Take the answer to `start` or `attach`."""
         self._take_key(answer)
         self._set_state(KernelState.ALIVE, "")
+
+    def restored(self, signing: Mapping[str, Any]) -> None:
+        """Go on with a kernel that another process had; its `signing` was that."""
+        self._take_key(signing)
 
     def refused(self, error: CodespaceKernelsError) -> None:
         """Take the refusal to be attached again."""
@@ -136,21 +145,23 @@ class LinkKernel:
             )
         self._set_state(KernelState.DEAD, reason)
 
-    def message_received(self, channel: int, parts: Sequence[bytes]) -> None:
-        """Take a message from the link."""
+    def message_received(self, channel: int, parts: Sequence[bytes], done: Callable[[], None] = no_receipt) -> None:
+        """Take a message from the link; `done` as `RemoteKernelListener.message_received` has it."""
         known = _CHANNELS.get(channel)
         if known is None:
+            done()
             return
         try:
             # It came over an authenticated link: checking its signature would prove nothing more.
             message = self._signer.unpack(parts, check=False)
         except MalformedMessageError as error:
             log.warning("message from kernel %s dropped: %s", self._kernel_id, error)
+            done()
             return
         if self._listener is not None:
-            self._listener.message_received(known, message)
+            self._listener.message_received(known, message, done)
         else:
-            self._backlog.append(lambda listener: listener.message_received(known, message))
+            self._backlog.append(lambda listener: listener.message_received(known, message, done))
 
     def event_received(self, event: Mapping[str, Any]) -> None:
         """Take an event from the server."""

@@ -3,6 +3,8 @@
 A session outlives the streams that carry it. Messages are cut into numbered frames, kept until the other end says that
 it took them, and sent again over the next stream when the last one broke. The frame after number n is n + 1; anything
 else is either an old one, dropped, or an error. So each message arrives once, whole and in order per kernel.
+
+An end with a journal outlives its process: see `durable`.
 """
 
 from __future__ import annotations
@@ -11,8 +13,8 @@ import secrets
 from collections import deque
 from typing import Any, Callable, Deque, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
-from . import frames
-from .window import Window
+from . import frames, window
+from .receipts import UNCONFIRMED, UNCONFIRMED_BY_ACKS, Receipt, Receipts
 
 ACK_BYTES = 128 * 1024
 ACK_DELAY = 0.05
@@ -29,11 +31,16 @@ BATCH = 128 * 1024
 
 
 class MessageReceived(NamedTuple):
-    """A whole message, once and in order."""
+    """A whole message, once and in order.
+
+    Attributes:
+        receipt: At an end with a journal, for `Session.delivered`.
+    """
 
     kernel: int
     channel: int
     parts: List[bytes]
+    receipt: Optional[Receipt] = None
 
 
 class Connected(NamedTuple):
@@ -105,9 +112,11 @@ class Session:
         minors: The lowest and the highest minor version of the link that this side speaks.
         make_queue: Gives a `deque`, or what keeps a kernel's pieces (channel, whether more follow, bytes) elsewhere: it
             needs `append`, `popleft`, `clear` and a truth value.
+        journal: Where this end writes down what another process needs to go on in its place (see `journal`); messages
+            that come must then be said to be `delivered`. None for an end that goes with its process.
 
     Attributes:
-        kept_bytes: Bytes that were sent and not yet acknowledged.
+        kept_bytes: Bytes that were sent and not yet acknowledged, or confirmed where the peer does that.
         queued_bytes: Bytes that wait to be sent.
         window: What was measured of the link.
     """
@@ -119,11 +128,12 @@ class Session:
         software: str = "",
         minors: Tuple[int, int] = (frames.MIN_MINOR, frames.MAX_MINOR),
         make_queue: Callable[[], Any] = deque,
+        journal: Any = None,
     ) -> None:
         self.session_id = session_id
         self.kept_bytes = 0
         self.queued_bytes = 0
-        self.window = Window()
+        self.window = window.Window()
         self._software = software
         self._minors = minors
         self._make_queue = make_queue
@@ -131,6 +141,11 @@ class Session:
         self._peer = ""
         self._sent = 0
         self._kept: Deque[_Kept] = deque()
+        self._acked: Deque[_Kept] = deque()
+        self._peer_confirms = False
+        self._confirmed = 0
+        self._journal = journal
+        self._receipts = Receipts(journal) if journal is not None else None
         self._queues: Dict[int, _Queue] = {}
         self._turns: Deque[int] = deque()
         self._begun = 0
@@ -140,6 +155,8 @@ class Session:
         self._ping_times: Dict[int, float] = {}
         self._pings = 0
         self.detach()
+        if journal is not None:
+            journal.begin(self._endpoint)
 
     # -- streams ------------------------------------------------------------------------------------------------------
 
@@ -152,7 +169,10 @@ class Session:
         """Begin with a new stream; an earlier one counts as lost."""
         self.detach()
         self._attached = True
-        hello = frames.Hello(self.session_id, self._endpoint, self._peer, self._received, *self._minors, self._software)
+        # What is taken and not confirmed comes again, and is dropped: the peer may not know yet that it must keep it.
+        received = self._received if self._receipts is None else self._note_confirmed(self._receipts)
+        self._said_confirmed = -1
+        hello = frames.Hello(self.session_id, self._endpoint, self._peer, received, *self._minors, self._software)
         self._control.append(frames.encode_hello(hello))
 
     def detach(self) -> None:
@@ -165,6 +185,9 @@ class Session:
         self._to_ack = 0
         self._to_ack_at = 0.0
         self._to_ack_since: Optional[float] = None
+        self._confirms = False
+        self._said_confirmed = -1
+        self._to_confirm_since: Optional[float] = None
         self._ping_times.clear()
         self.window.restart()
 
@@ -186,6 +209,11 @@ class Session:
             ValueError: The message is larger than the link carries.
         """
         body = frames.encode_message(parts)
+        if self._journal is not None:
+            self._journal.queued(kernel, channel, body)
+        self._queue(kernel, channel, body)
+
+    def _queue(self, kernel: int, channel: int, body: bytes) -> None:
         queue = self._queues.get(kernel)
         if queue is None:
             queue = self._queues[kernel] = _Queue(self._make_queue())
@@ -205,6 +233,8 @@ class Session:
         queue = self._queues.get(kernel)
         if queue is None:
             return
+        if self._journal is not None:
+            self._journal.discarded(kernel)
         rest = _take_rest(queue) if queue.inside_message else []
         queue.pieces.clear()
         self.queued_bytes -= queue.size
@@ -243,19 +273,28 @@ class Session:
         # be sent again.
         if self._connected and not self._failed:
             self._fill(out, max_bytes, now)
-        if self._to_ack and (out or self._ack_is_due(now)):
+        ack = bool(self._to_ack and (out or self._ack_is_due(now)))
+        if self._receipts is not None:
+            # First: a peer that has heard of no confirmation lets go of what is acknowledged.
+            self._confirm(self._receipts, out, now, at_once=ack)
+        if ack:
             out.append(self._make_ack(now))
+        if self._journal is not None:
+            self._journal.flush(self)
         return b"".join(out)
 
     def next_deadline(self) -> Optional[float]:
         """Tell when `data_to_send` will have something to give although nothing happens; None for never."""
-        if self._to_ack_since is None or not self._attached:
+        if not self._attached:
             return None
-        return self._to_ack_since + ACK_DELAY
+        since = self._to_confirm_since if self._to_ack_since is None else self._to_ack_since
+        return None if since is None else since + ACK_DELAY
 
     def _fill(self, out: List[bytes], max_bytes: int, now: float) -> None:
         size = last = 0
         while size < max_bytes and self._in_flight < self.window.size:
+            if not self._replay and self.kept_bytes >= window.LARGEST:
+                break
             frame = self._replay.popleft() if self._replay else self._take_next()
             if frame is None:
                 break
@@ -300,6 +339,8 @@ class Session:
             self._turns.popleft()
             del self._queues[kernel]
         self._sent += 1
+        if self._journal is not None:
+            self._journal.numbered(kernel)
         kept = _Kept(self._sent, frames.encode_data_header(self._sent, kernel, channel, more, size), body)
         self._kept.append(kept)
         self.queued_bytes -= size
@@ -313,7 +354,32 @@ class Session:
     def _make_ack(self, now: float) -> bytes:
         delay = now - self._to_ack_at
         self._to_ack, self._to_ack_since = 0, None
+        if self._receipts is not None and not self._confirms:
+            # A peer that knows no confirmations lets go of what is acknowledged.
+            return frames.encode_ack(self._note_confirmed(self._receipts), delay)
         return frames.encode_ack(self._received, delay)
+
+    def _confirm(self, receipts: Receipts, out: List[bytes], now: float, *, at_once: bool) -> None:
+        """Confirm what was delivered, along with whatever else is sent, or after a while."""
+        if not self._connected or receipts.confirmed == self._said_confirmed:
+            self._to_confirm_since = None
+        elif out or at_once or self._said_confirmed < 0 or now - (self._to_confirm_since or now) >= ACK_DELAY:
+            confirmed = self._note_confirmed(receipts)
+            out.append(frames.encode_confirm(confirmed) if self._confirms else frames.encode_ack(confirmed, 0.0))
+        elif self._to_confirm_since is None:
+            self._to_confirm_since = now
+
+    def _note_confirmed(self, receipts: Receipts) -> int:
+        """Write down what is about to be confirmed: the peer will not send it to whoever goes on in our place."""
+        self._said_confirmed = receipts.confirmed
+        self._to_confirm_since = None
+        self._journal.confirmed(self._said_confirmed)
+        return self._said_confirmed
+
+    def delivered(self, message: MessageReceived) -> None:
+        """Hear that a message is where it belongs; to be told of each one at an end with a journal."""
+        if self._receipts is not None and message.receipt is not None:
+            self._receipts.delivered(message.receipt)
 
     # -- receiving ----------------------------------------------------------------------------------------------------
 
@@ -351,6 +417,11 @@ class Session:
             return
         self._received = frame.number
         key = (frame.kernel, frame.channel)
+        receipt = None
+        if self._receipts is not None:
+            receipt = self._receipts.take(frame.number, key, frame.more, len(frame.body) + frames.DATA_OVERHEAD)
+            if receipt is None:
+                return
         if frame.more or key in self._fragments:
             fragments = self._fragments.setdefault(key, frames.Fragments())
             parts = fragments.add(frame.body, frame.more)
@@ -363,7 +434,7 @@ class Session:
             del self._fragments[key]
         else:
             parts = frames.decode_message(frame.body)
-        events.append(MessageReceived(frame.kernel, frame.channel, parts))
+        events.append(MessageReceived(frame.kernel, frame.channel, parts, receipt))
 
     def _note_for_ack(self, size: int, now: float) -> None:
         self._to_ack += size
@@ -376,6 +447,8 @@ class Session:
             events.append(self._take_hello(frame))
         elif isinstance(frame, frames.Ack):
             self._take_ack(frame, now)
+        elif isinstance(frame, frames.Confirm):
+            self._take_confirm(frame.number)
         elif isinstance(frame, frames.Ping):
             if len(self._control) < MAX_CONTROL:
                 self._control.append(frames.encode_pong(frame.token))
@@ -402,10 +475,18 @@ class Session:
         received = hello.received if hello.peer == self._endpoint else 0
         if received > self._sent:
             raise frames.ProtocolError("frame %d is said to be received, %d was the last one" % (received, self._sent))
+        # What was acknowledged to one that died must be sent again to whoever goes on in its place.
+        self._kept = self._acked + self._kept
+        self._acked = deque()
         self._drop_kept(received)
         self._replay = deque(self._kept)
+        if self._journal is not None and hello.endpoint != self._peer:
+            self._journal.met(hello.endpoint, lost)
         self._peer = hello.endpoint
         self._connected = True
+        self._confirms = minor >= frames.CONFIRMATIONS
+        if self._receipts is not None:
+            self._receipts.limit = UNCONFIRMED if self._confirms else UNCONFIRMED_BY_ACKS
         return Connected(lost, hello.software, minor)
 
     def _take_ack(self, ack: frames.Ack, now: float) -> None:
@@ -416,19 +497,37 @@ class Session:
         self.window.acked(ack.number, size, ack.delay, now)
 
     def _drop_kept(self, number: int) -> int:
-        """Let go of what the peer has up to `number`; give the bytes."""
+        """Let go of what the peer has up to `number`, but for what it may want once more; give the bytes."""
         kept = self._kept
         size = 0
         while kept and kept[0].number <= number:
             frame = kept.popleft()
             size += len(frame.header) + len(frame.body)
-        self.kept_bytes -= size
+            self._acked.append(frame)
+        self._drop_acked(self._confirmed if self._peer_confirms else number)
         return size
+
+    def _take_confirm(self, number: int) -> None:
+        if not self._connected or number > self._sent:
+            raise frames.ProtocolError("a confirmation of frame %d, %d was the last one" % (number, self._sent))
+        self._peer_confirms = True
+        self._confirmed = number
+        self._drop_acked(number)
+
+    def _drop_acked(self, number: int) -> None:
+        acked = self._acked
+        while acked and acked[0].number <= number:
+            frame = acked.popleft()
+            self.kept_bytes -= len(frame.header) + len(frame.body)
 
     def _forget_past(self) -> None:
         """Begin anew with a peer that knows nothing: see `Connected.lost`."""
-        self._drop_kept(self._sent)
-        self._sent = self._received = 0
+        self._kept.clear()
+        self._acked.clear()
+        self.kept_bytes = self._sent = self._received = self._confirmed = 0
+        self._peer_confirms = False
+        if self._receipts is not None:
+            self._receipts.forget()
         self._fragments.clear()
         self._begun = self._unfinished = 0
         for queue in self._queues.values():

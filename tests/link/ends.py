@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict, deque
+from pathlib import Path
 from typing import NamedTuple
 
 from codespace_kernels.link import frames
+from codespace_kernels.link.durable import DurableSession
 from codespace_kernels.link.session import ACK_DELAY, Connected, Failed, MessageReceived, Session
 
 ID = "0123456789abcdef"
@@ -25,13 +27,18 @@ class End:
     Attributes:
         queued: Messages of each kernel that were not numbered, the one that is begun included.
         begun: Serials of messages of which at least one frame was given to a stream, whether it arrived or not.
-        may_be_lost: Serials of messages that may be missing at the other end: one end was replaced, or they were
-            discarded.
+        may_be_lost: Serials of messages that may be missing at the other end: one end was replaced, they were
+            discarded, or given up by an end that died.
+        held: Messages that came and were not delivered.
+        again: Serials of messages that are to come once more, since this end died.
     """
 
-    def __init__(self, name: str, clock: float) -> None:
+    def __init__(self, name: str, clock: float, folder: Path | None = None) -> None:
         self.name = name
         self.clock = clock
+        self.folder = folder
+        self.held: list[MessageReceived] = []
+        self.again: set[int] = set()
         self.incarnations = 0
         self.serial = 0
         self.sent: dict[int, dict[int, Sent]] = defaultdict(dict)
@@ -43,11 +50,52 @@ class End:
     def renew(self) -> None:
         """Replace this end by one that knows nothing; what it had not delivered is gone with it."""
         self.incarnations += 1
-        self.session = Session(ID, software=f"{self.name} {self.incarnations}")
+        software = f"{self.name} {self.incarnations}"
+        if self.folder is not None:
+            if self.incarnations > 1:
+                self.session.close()
+            self.session: Session = DurableSession(ID, self.folder, software=software)
+            self.held.clear()
+            self.again.clear()
+        else:
+            self.session = Session(ID, software=software)
         self.may_be_lost |= {serial for messages in self.sent.values() for serial in messages}
         self.queued: dict[int, deque[int]] = defaultdict(deque)
         self.begun: set[int] = set()
         self._last_number = 0
+
+    def die(self, other: End) -> None:
+        """Be killed, and restored from the journal; messages that were taken and not delivered come again."""
+        assert self.folder is not None
+        assert isinstance(self.session, DurableSession)
+        self.session._link_journal.close()
+        kept = {id(receipt) for receipt in self.session._receipts._waiting.values()}
+        torn = [receipt.key for receipt in self.session._receipts._unfinished.values() if id(receipt) not in kept]
+        self.session = DurableSession.restored(ID, self.folder, software=f"{self.name} {self.incarnations}")
+        for message in self.held:
+            serial = int(message.parts[0])
+            self.got[message.kernel].remove(serial)
+            if id(message.receipt) in kept:
+                self.again.add(serial)
+            else:
+                assert message.kernel in self.session.gaps
+                other.may_be_lost.add(serial)
+        for kernel, channel in torn:
+            assert kernel in self.session.gaps
+            other.may_be_lost.add(min(self._open_messages(kernel, channel, other), default=0))
+        self.held.clear()
+
+    def _open_messages(self, kernel: int, channel: int, other: End) -> set[int]:
+        sent = {serial for serial, message in other.sent[kernel].items() if message.channel == channel}
+        return sent - {*self.got[kernel]} - self.again - other.may_be_lost
+
+    def deliver(self, count: int) -> None:
+        """Say of messages that they are where they belong: in order on a channel, in any order besides."""
+        for _ in range(min(count, len(self.held))):
+            picked = self.held[count % len(self.held)]
+            first = next(one for one in self.held if (one.kernel, one.channel) == (picked.kernel, picked.channel))
+            self.held.remove(first)
+            self.session.delivered(first)
 
     def send(self, kernel: int, channel: int, parts: list[bytes]) -> None:
         self.serial += 1
@@ -80,6 +128,8 @@ class End:
             assert not isinstance(event, Failed), event
             if isinstance(event, MessageReceived):
                 self._check(event, other)
+                if self.folder is not None:
+                    self.held.append(event)
             elif isinstance(event, Connected) and event.lost:
                 self._peer_was_replaced()
 
@@ -87,9 +137,14 @@ class End:
         serial = int(event.parts[0])
         message = other.sent[event.kernel][serial]
         assert (event.channel, event.parts) == (message.channel, message.parts), "not whole"
+        if serial in self.again:
+            self.again.discard(serial)
+            self.got[event.kernel] = sorted([*self.got[event.kernel], serial])
+            return
         before = self.got[event.kernel][-1] if self.got[event.kernel] else 0
         assert serial > before, f"message {serial} of kernel {event.kernel} came after {before}"
         skipped = {known for known in other.sent[event.kernel] if before < known < serial}
+        skipped -= self.again
         assert skipped <= other.may_be_lost, f"lost: {skipped - other.may_be_lost}"
         self.got[event.kernel].append(serial)
 
@@ -109,9 +164,9 @@ class End:
 class Ends:
     """Two ends and the stream between them, of which each may think what it likes."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path | None = None) -> None:
         # Clocks of two machines have nothing to do with each other.
-        self.left, self.right = End("left", 1000.0), End("right", 5.0)
+        self.left, self.right = End("left", 1000.0, folder), End("right", 5.0)
         self.wires: dict[str, bytearray] = {"left": bytearray(), "right": bytearray()}
         self.whole = False
 
@@ -153,6 +208,7 @@ class Ends:
             moved = 0
             for end in (self.left, self.right):
                 moved += self.give(end, 1000) + self.carry(end, 1 << 30)
+                end.deliver(len(end.held))
             if not moved:
                 if self.at_rest:
                     break

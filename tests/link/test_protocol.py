@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from unittest import mock
 
 from hypothesis import HealthCheck, settings
@@ -14,7 +16,7 @@ from codespace_kernels.link import frames, session, window
 
 from .ends import End, Ends
 
-FRAGMENT, WINDOW, UNFINISHED = 120, 1500, 4000
+FRAGMENT, WINDOW, UNFINISHED, UNCONFIRMED = 120, 1500, 4000, 600
 
 
 @contextlib.contextmanager
@@ -22,7 +24,7 @@ def small_sizes() -> Iterator[None]:
     """Let a few hundred bytes do what takes megabytes otherwise: pieces, turns, a window that is full."""
     with (
         mock.patch.multiple(frames, MAX_FRAGMENT=FRAGMENT, MIN_PIECE=FRAGMENT, MAX_UNFINISHED=UNFINISHED),
-        mock.patch.multiple(session, TURN=100, ACK_BYTES=400),
+        mock.patch.multiple(session, TURN=100, ACK_BYTES=400, UNCONFIRMED=UNCONFIRMED),
         mock.patch.multiple(window, SMALLEST=300, LARGEST=WINDOW),
     ):
         yield
@@ -40,7 +42,9 @@ class LinkMachine(RuleBasedStateMachine):
         super().__init__()
         self._sizes = contextlib.ExitStack()
         self._sizes.enter_context(small_sizes())
-        self.ends = Ends()
+        self._folder = tempfile.TemporaryDirectory()
+        self._sizes.callback(self._folder.cleanup)
+        self.ends = Ends(Path(self._folder.name))
 
     def end(self, name: str) -> End:
         return self.ends.left if name == "left" else self.ends.right
@@ -88,6 +92,15 @@ class LinkMachine(RuleBasedStateMachine):
         self.ends.break_stream([])
         self.end(side).renew()
 
+    @rule(right_notices=st.booleans())
+    def die(self, right_notices: bool) -> None:
+        self.ends.break_stream([self.ends.right] if right_notices else [])
+        self.ends.left.die(self.ends.right)
+
+    @rule(count=st.integers(1, 20))
+    def deliver(self, count: int) -> None:
+        self.ends.left.deliver(count)
+
     @rule(side=sides, seconds=st.sampled_from([0.001, 0.05, 1.0, 20.0, 1e6]))
     def time_passes(self, side: str, seconds: float) -> None:
         self.end(side).clock += seconds
@@ -100,7 +113,10 @@ class LinkMachine(RuleBasedStateMachine):
     @invariant()
     def what_is_kept_is_bounded(self) -> None:
         for end in (self.ends.left, self.ends.right):
-            assert 0 <= end.session.kept_bytes <= WINDOW + FRAGMENT + frames.DATA_OVERHEAD
+            assert end.session.kept_bytes >= 0
+            # What a restored end has is what its log has, until the peer tells what it has taken.
+            if end.session.connected or not getattr(end.session, "is_restored", False):
+                assert end.session.kept_bytes <= WINDOW + FRAGMENT + frames.DATA_OVERHEAD
             assert end.session.queued_bytes >= 0
 
     @invariant()
@@ -118,6 +134,7 @@ class LinkMachine(RuleBasedStateMachine):
         try:
             self.ends.settle()
         finally:
+            self.ends.left.session.close()
             self._sizes.close()
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from codespace_kernels.link.kernel import LinkKernel
 from codespace_kernels.messages import Channel, Message
-from codespace_kernels.remote_kernel import KernelState
+from codespace_kernels.remote_kernel import KernelState, no_receipt
 
 
 class Recorder:
@@ -26,7 +26,7 @@ class Recorder:
         self._changed = asyncio.Event()
         kernel.listen(self)
 
-    def message_received(self, channel: Channel, message: Message) -> None:
+    def message_received(self, channel: Channel, message: Message, done: Callable[[], None] = no_receipt) -> None:
         self.messages.append((channel, message))
         self._by_request[message.parent_dict().get("msg_id", "")].append((channel, message))
         self._changed.set()
