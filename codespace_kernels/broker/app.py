@@ -23,11 +23,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from codespace_kernels.broker.broker import Broker
-    from codespace_kernels.broker.kernels import BrokerKernel
     from codespace_kernels.broker.loopback import Guard
     from codespace_kernels.progress import Progress, ProgressEvent
 
 log = logging.getLogger(__name__)
+
+CLAIM_TIMEOUT = 20.0
+"""Seconds that a command for a kernel of the last broker waits for its handle to come."""
 
 
 def error_event(error: BaseException) -> dict[str, Any]:
@@ -160,6 +162,15 @@ class QuitHandler(ApiHandler):
         self.finish(self.broker.about())
 
 
+class HandoverHandler(ApiHandler):
+    """`POST /v1/handover`: end the broker and no kernel: another one, of a newer version, takes them."""
+
+    def post(self) -> None:
+        """Answer, then leave."""
+        self.broker.hand_over()
+        self.finish(self.broker.about())
+
+
 class WorkspaceHandler(ApiHandler):
     """`POST /v1/workspaces/connect` and `…/find` (streams), `POST /v1/workspaces/disconnect` and `…/stop`.
 
@@ -235,18 +246,24 @@ class KernelsHandler(ApiHandler):
         request = KernelRequest.from_json(self.body())
         queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         with self.broker.in_use():
-            kernel = self.broker.add_kernel(request, queue.put_nowait)
-            start = asyncio.create_task(self._start(kernel, queue))
+            if request.resume:
+                kernel, unclaimed = self.broker.take_back(request, queue.put_nowait)
+                beginning = kernel.resume(unclaimed)
+            else:
+                kernel = self.broker.add_kernel(request, queue.put_nowait)
+                beginning = kernel.start()
+            start = asyncio.create_task(self._start(beginning, queue))
             try:
                 await self._write_events(queue)
             finally:
                 start.cancel()
                 await asyncio.gather(start, return_exceptions=True)
-                await self.broker.remove_kernel(kernel)
+                if not self.broker.hands_over:
+                    await self.broker.remove_kernel(kernel)
 
-    async def _start(self, kernel: BrokerKernel, queue: asyncio.Queue[dict[str, Any]]) -> None:
+    async def _start(self, beginning: Coroutine[Any, Any, None], queue: asyncio.Queue[dict[str, Any]]) -> None:
         try:
-            await kernel.start()
+            await beginning
         except Exception as error:  # whatever it is, the front end must hear of it
             queue.put_nowait(error_event(error))
 
@@ -261,7 +278,7 @@ class KernelsHandler(ApiHandler):
                     return
                 event = take.result()
                 await self.emit(event)
-                if event["event"] == "error":
+                if event["event"] in {"error", "end"}:
                     return
         finally:
             gone.cancel()
@@ -273,6 +290,7 @@ class KernelActionHandler(ApiHandler):
     async def post(self, kernel_id: str, action: str) -> None:
         """Do it; answer when it is done."""
         with self.broker.in_use():
+            await self.broker.recovery.until_claimed(kernel_id, CLAIM_TIMEOUT)
             if action == "shutdown":
                 self.finish(await self.broker.end_kernel(kernel_id))
                 return
@@ -304,6 +322,7 @@ def make_app(broker: Broker, guard: Guard | None = None) -> tornado.web.Applicat
             (f"/{API}/status", StatusHandler, context),
             (f"/{API}/watch", WatchHandler, context),
             (f"/{API}/quit", QuitHandler, context),
+            (f"/{API}/handover", HandoverHandler, context),
             (f"/{API}/workspaces/(connect|disconnect|find|stop)", WorkspaceHandler, context),
             (f"/{API}/kernels", KernelsHandler, context),
             (f"/{API}/kernels/([0-9a-f-]+)/(interrupt|restart|shutdown)", KernelActionHandler, context),

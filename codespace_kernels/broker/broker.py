@@ -22,6 +22,8 @@ from codespace_kernels.broker.ledger import Ledger, key_of, ledger_path
 from codespace_kernels.broker.lookout import Lookout
 from codespace_kernels.broker.network import NetworkWatch
 from codespace_kernels.broker.recipes import Recipes
+from codespace_kernels.broker.recovery import Recovery, StateWriter
+from codespace_kernels.broker.state import SavedState, state_path
 from codespace_kernels.broker.stopping import stop_idle
 from codespace_kernels.broker.usage import UsageMeter
 from codespace_kernels.broker.watchers import Watchers
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from codespace_kernels.broker.protocol import Access, KernelRequest
+    from codespace_kernels.broker.recovery import Unclaimed
+    from codespace_kernels.broker.state import SavedKernel
     from codespace_kernels.progress import Progress
     from codespace_kernels.recipe import Recipe
     from codespace_kernels.remote_kernel import RemoteKernelSpec
@@ -60,6 +64,7 @@ class Broker:
         self.idle = asyncio.Event()
         self.started_at = time.time()
         self.kernels: dict[str, BrokerKernel] = {}
+        self.hands_over = False
         self.watchers = Watchers(self.status)
         self.kept = KeptKernels(lambda kernel: self._forget_session(kernel.session))
         self.sessions: dict[tuple[str, str], WorkspaceSession] = {}
@@ -71,6 +76,8 @@ class Broker:
             self._ledger, lambda: self.sessions.values(), lambda: len(self.watchers) > 0, self._stop_idle
         )
         self.network = NetworkWatch(self._is_connected, self._look_again)
+        self.recovery = Recovery(self._session_of_saved, self.kept.add)
+        self._state = StateWriter(self._saved, state_path())
         self._idle_timeout = idle_timeout
         self._activity_interval = activity_interval
         self._requests = 0
@@ -95,7 +102,8 @@ class Broker:
             await asyncio.sleep(min(1.0, self._idle_timeout / 4))
             if self._watched() or any(session.care.idle_stop.at for session in self.sessions.values()):
                 self._last_use = time.monotonic()
-            if not self._requests and not self.kept and time.monotonic() - self._last_use > self._idle_timeout:
+            needed = self._requests or self.kept or self.recovery
+            if not needed and time.monotonic() - self._last_use > self._idle_timeout:
                 self.idle.set()
 
     def _watched(self) -> bool:
@@ -120,19 +128,62 @@ class Broker:
                 workspace,
                 meter,
                 care=Care(workspace, meter, lambda: self._kernels_of(key), settle=settle),
-                needed=lambda: any(kernel.alive for kernel in self._kernels_of(key)),
+                needed=lambda: self._is_needed(key),
                 lost=lambda reason: self._workspace_lost(key, reason),
-                changed=self.watchers.changed,
+                changed=self._changed,
                 activity_interval=self._activity_interval,
             )
             # So that it can be told how a workspace fares that nobody needed yet.
             self.sessions[key].provider = self._accounts.provider(access)
         return self.sessions[key]
 
+    def _changed(self) -> None:
+        self.watchers.changed()
+        self._state.changed()
+
+    # -- for the next broker ------------------------------------------------------------------------------------------
+
+    async def recover(self) -> None:
+        """Take over the kernels of a broker that died, and see to it that the next one can do so. Never returns."""
+        self.recovery.restore()
+        await asyncio.gather(self._state.run(), self.recovery.give_up_unclaimed())
+
+    def _session_of_saved(self, kernel: SavedKernel) -> WorkspaceSession:
+        return self.session(kernel.request.access, kernel.workspace)
+
+    def _saved(self) -> SavedState:
+        held = [kernel for kernel in (one.saved() for one in self.kernels.values()) if kernel is not None]
+        waiting = [unclaimed.saved for unclaimed in self.recovery]
+        workspaces = [saved for session in self.sessions.values() if (saved := session.saved()) is not None]
+        return SavedState(tuple(workspaces), (*held, *waiting, *(kernel.saved() for kernel in self.kept)))
+
+    async def forget(self) -> None:
+        """Leave nothing for the next broker: what this one has ends with it."""
+        await self._state.clear()
+
+    def hand_over(self) -> None:
+        """Have this broker end without ending a kernel."""
+        self.hands_over = True
+        self.idle.set()
+
+    async def leave(self) -> None:
+        """Let go of everything without ending a kernel: another broker goes on with them."""
+        self.watchers.close()
+        await self._state.flush()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(10):
+                await asyncio.gather(*(kernel.leave() for kernel in self.kernels.values()), return_exceptions=True)
+                await asyncio.gather(*(session.leave() for session in self.sessions.values()), return_exceptions=True)
+        await self.lookout.save()
+
     def _kernels_of(self, key: tuple[str, str]) -> list[BrokerKernel | KeptKernel]:
         session = self.sessions.get(key)
         kernels = (*self.kernels.values(), *self.kept)
         return [kernel for kernel in kernels if session is not None and kernel.session is session]
+
+    def _is_needed(self, key: tuple[str, str]) -> bool:
+        unclaimed = (one.session for one in self.recovery)
+        return any(kernel.alive for kernel in self._kernels_of(key)) or self.sessions.get(key) in unclaimed
 
     def _workspace_lost(self, key: tuple[str, str], reason: str) -> None:
         session = self.sessions.get(key)
@@ -290,8 +341,34 @@ class Broker:
         kernel = BrokerKernel(request, self._place(request), emit, self._infos, self.kept)
         self.kernels[kernel.kernel_id] = kernel
         kernel.person_acted()
-        self.watchers.changed()
+        self._changed()
         return kernel
+
+    def take_back(
+        self, request: KernelRequest, emit: Callable[[dict[str, Any]], None]
+    ) -> tuple[BrokerKernel, Unclaimed]:
+        """Make a kernel again that a broker before this one had, for its handle; the caller resumes and ends it.
+
+        Raises:
+            KernelNotFoundError: Nobody left such a kernel.
+        """
+        unclaimed = self.recovery.claim(request.resume)
+        if unclaimed is None:
+            raise KernelNotFoundError(
+                "The broker was started anew, and nothing is known of this kernel. Restart the kernel."
+            )
+        target = unclaimed.saved.request.target
+        request = dataclasses.replace(request, target=target, ports=unclaimed.saved.request.ports)
+        place = self._place(request)
+        if unclaimed.session is not None:
+            place.move(unclaimed.session)
+            unclaimed.session.lend(self._accounts.provider(request.access))
+        kernel = BrokerKernel(request, place, emit, self._infos, self.kept, unclaimed.saved.id)
+        self.kernels[kernel.kernel_id] = kernel
+        # Nobody wrote down when a person did something last.
+        kernel.person_acted()
+        self._changed()
+        return kernel, unclaimed
 
     def _place(self, request: KernelRequest) -> KernelPlace:
         return KernelPlace(
@@ -300,7 +377,7 @@ class Broker:
             self._recipes,
             session_of=lambda name: self.session(request.access, name),
             left=self._forget_session,
-            changed=self.watchers.changed,
+            changed=self._changed,
         )
 
     async def remove_kernel(self, kernel: BrokerKernel) -> None:
@@ -328,11 +405,11 @@ class Broker:
 
     def _forget_session(self, session: WorkspaceSession) -> None:
         """Drop a session that is of no use any more: without a connection and without a kernel."""
-        users = (kernel.session for kernel in (*self.kernels.values(), *self.kept))
+        users = (kernel.session for kernel in (*self.kernels.values(), *self.kept, *self.recovery))
         unused = session.state is SessionState.IDLE and all(other is not session for other in users)
         if unused:
             self.sessions = {key: other for key, other in self.sessions.items() if other is not session}
-        self.watchers.changed()
+        self._changed()
 
     def kernel(self, kernel_id: str) -> BrokerKernel:
         """Find a kernel.
@@ -358,7 +435,7 @@ class Broker:
     def status(self) -> dict[str, Any]:
         """Tell what is connected and what each kernel is doing."""
         return {
-            "broker": self.about(),
+            "broker": {**self.about(), "notice": self.recovery.notice, "unclaimed": len(self.recovery)},
             "workspaces": [session.to_json() for session in self.sessions.values()],
             "kernels": [kernel.to_json() for kernel in (*self.kernels.values(), *self.kept)],
         }
@@ -366,6 +443,8 @@ class Broker:
     async def close(self) -> None:
         """End every kernel and every connection, each in bounded time."""
         self.watchers.close()
+        for kernel in self.kernels.values():
+            kernel.say_end("The broker ended. Restart the kernel; the reason is in the broker's log.")
         ends = [kernel.end() for kernel in self.kernels.values()]
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(15):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import logging
 import os
 import socket
 import subprocess
@@ -12,7 +13,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from codespace_kernels import platforms
+from codespace_kernels import __version__, platforms
 from codespace_kernels.broker.endpoint import endpoints
 from codespace_kernels.broker.protocol import ALREADY_RUNNING, API, MAX_LINE
 from codespace_kernels.errors import BrokerError, error_from_json
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
     from codespace_kernels.broker.endpoint import Endpoint
 
+log = logging.getLogger(__name__)
+
 START_TIMEOUT = 20.0
 """Seconds for a new broker to answer."""
 
@@ -31,6 +34,11 @@ CALL_TIMEOUT = 30.0
 
 LOOK_INTERVAL = 2.0
 """Seconds between two looks of `BrokerClient.watch` for a broker: each tries to open a socket and no more."""
+
+
+class BrokerGoneError(BrokerError):
+    """No broker, or one that ended before it answered: the next one may know more."""
+
 
 _SYSTEM_VARIABLES = frozenset(
     ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TEMP", "TMP", "VIRTUAL_ENV",
@@ -75,13 +83,13 @@ class BrokerClient:
         return True
 
     def ensure(self) -> None:
-        """Start a broker unless one answers.
+        """Start a broker unless one answers; an older one is replaced, without ending its kernels.
 
         Raises:
             BrokerError: It did not start; the text says why.
         """
         deadline = time.monotonic() + START_TIMEOUT
-        while not self.running():
+        while not self._usable():
             code, reason = self._start()
             if code == 0:
                 return
@@ -89,6 +97,25 @@ class BrokerClient:
             if code != ALREADY_RUNNING or time.monotonic() > deadline:
                 raise BrokerError(f"The broker did not start: {reason}")
             time.sleep(0.05)
+
+    def _usable(self) -> bool:
+        """Tell whether a broker answers that need not be replaced; ask one that must be to leave."""
+        try:
+            about = self.call("GET", "", timeout=5.0)
+        except BrokerError:
+            return False
+        if not _is_older(str(about.get("version", ""))):
+            return True
+        try:
+            self.call("POST", "handover", {})
+        except BrokerGoneError:
+            return False
+        except BrokerError as error:
+            # It is too old to know how.
+            log.warning("the broker of version %s is used as it is: %s", about.get("version"), error)
+            return True
+        log.info("the broker of version %s hands over", about.get("version"))
+        return False
 
     def _start(self) -> tuple[int, str]:
         """Start a broker; give its starter's exit code and its last words."""
@@ -123,7 +150,7 @@ class BrokerClient:
                 return place.connect(timeout)
             except OSError as error:
                 problems.append(f"{place.path} ({error.strerror or error})")
-        raise BrokerError(f"No broker answers at {problems[0]}.")
+        raise BrokerGoneError(f"No broker answers at {problems[0]}.")
 
     def call(self, method: str, path: str, body: Any = None, *, timeout: float = CALL_TIMEOUT) -> Any:
         """Make one short request and give its JSON answer.
@@ -136,14 +163,16 @@ class BrokerClient:
 
         Raises:
             CodespaceKernelsError: What the broker answered, as it was raised there.
-            BrokerError: No broker, or no sound answer in time.
+            BrokerGoneError: No broker, or it ended before it answered.
+        BrokerError: No sound answer in time.
         """
         connection = self.connect(timeout)
         try:
             response = send(connection, method, path, body)
             data = read_json(response)
         except (OSError, http.client.HTTPException, ValueError) as error:
-            raise BrokerError(f"The broker gave no sound answer to {method} /{API}/{path}: {error!r}.") from None
+            kind = BrokerError if isinstance(error, TimeoutError) else BrokerGoneError
+            raise kind(f"The broker gave no sound answer to {method} /{API}/{path}: {error!r}.") from None
         finally:
             connection.close()
         return check(response.status, data)
@@ -206,6 +235,19 @@ class BrokerClient:
                     told_missing = True
                     yield no_broker()
                 await asyncio.sleep(look_interval)
+
+
+def _is_older(version: str) -> bool:
+    """Tell whether a broker's version is older than this one; not where they cannot be compared."""
+    if version == __version__:
+        return False
+    # Imported here: launchers, which mostly need it not, are to start fast.
+    from packaging.version import InvalidVersion, Version
+
+    try:
+        return Version(version) < Version(__version__)
+    except InvalidVersion:
+        return False
 
 
 def no_broker() -> dict[str, Any]:

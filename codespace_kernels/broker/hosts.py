@@ -6,13 +6,18 @@ import asyncio
 import dataclasses
 import hashlib
 import logging
+import secrets
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Protocol
 
+from codespace_kernels import __version__
 from codespace_kernels.bootstrap import RemoteServer, ensure_server, install_ipykernel
+from codespace_kernels.broker.state import links_folder, set_aside
 from codespace_kernels.errors import CodespaceKernelsError, NoSshServerError, RemoteServerError, WaitTimeoutError
 from codespace_kernels.jupyter import KernelSpec, ServerClient, WebsocketKernel
 from codespace_kernels.link.client import LinkClient
+from codespace_kernels.link.durable import DurableSession
+from codespace_kernels.link.journal import JournalError, paths_of
 from codespace_kernels.offered_specs import LOGOS, MOST, accepted
 from codespace_kernels.progress import Progress, ProgressEvent
 from codespace_kernels.remote_kernel import RemoteKernelSpec
@@ -41,6 +46,10 @@ class KernelHost(Protocol):
     @property
     def promise(self) -> dict[str, str]:
         """What is promised of a connection that breaks: `output` is `kept` or `may be lost`; where lost, `why`."""
+
+    @property
+    def link_session(self) -> str:
+        """Id of the session that another process can go on with; empty for none."""
 
     @property
     def round_trip(self) -> float | None:
@@ -106,8 +115,18 @@ class KernelHost(Protocol):
             CodespaceKernelsError: The kernels are gone; no try will succeed.
         """
 
+    async def attach_kernel(self, kernel_id: str) -> RemoteKernel:
+        """Have a kernel that runs there already.
+
+        Raises:
+            KernelNotFoundError: It does not.
+        """
+
     async def close(self) -> None:
         """Let go of everything; kernels go on."""
+
+    async def leave(self) -> None:
+        """The same, for another process to go on with it."""
 
 
 async def open_host(provider: Provider, workspace: str, progress: Progress) -> KernelHost:
@@ -139,19 +158,56 @@ async def _open_foreign(provider: Provider, workspace: str, progress: Progress, 
     return host
 
 
+def new_session() -> DurableSession:
+    """Begin a link's session that outlives this process."""
+    return DurableSession(secrets.token_hex(16), links_folder(), software=__version__)
+
+
+def restored_link(session: str) -> tuple[LinkClient, bool]:
+    """Go on with a link that another process had.
+
+    Args:
+        session: Id of its session.
+
+    Returns:
+        The link, and whether it is a new one because the journal of that session cannot be used; it is set aside then.
+    """
+    folder = links_folder()
+    try:
+        return LinkClient(
+            session=DurableSession.restored(session, folder, software=__version__), **link_seconds()
+        ), False
+    except JournalError as error:
+        log.warning("a link is not gone on with, but made anew: %s", error)
+        for path in paths_of(folder, session):
+            if path.exists():
+                set_aside(path)
+        return LinkClient(session=new_session(), **link_seconds()), True
+
+
 class LinkHost:
     """Our own server in the workspace, its kernels carried by the link: nothing is lost when the connection breaks."""
 
-    def __init__(self, connection: Connection, server: RemoteServer, link: LinkClient) -> None:
+    def __init__(self, connection: Connection | None, server: RemoteServer | None, link: LinkClient) -> None:
         self._connection = connection
         self._server = server
         self._link = link
 
     @classmethod
+    def restored(cls, link: LinkClient) -> LinkHost:
+        """Go on with a link that another process had; `reconnect` makes the way to it."""
+        return cls(None, None, link)
+
+    @property
+    def link_session(self) -> str:
+        """Id of the link's session."""
+        return self._link.session_id
+
+    @classmethod
     async def open(cls, connection: Connection, progress: Progress) -> LinkHost:
         """Find or start the server behind a connection and attach the link."""
         server = await ensure_server(connection, progress)
-        link = LinkClient(**link_seconds())
+        link = LinkClient(session=new_session(), **link_seconds())
         try:
             await link.attach(await server.open_link(connection))
         except BaseException:
@@ -163,7 +219,7 @@ class LinkHost:
     @property
     def description(self) -> str:
         """How the kernels are reached."""
-        return f"{self._connection.description}, link"
+        return f"{self._connection.description}, link" if self._connection is not None else ""
 
     @property
     def promise(self) -> dict[str, str]:
@@ -183,7 +239,7 @@ class LinkHost:
     @property
     def offers(self) -> list[str]:
         """Python environments there that lack ipykernel."""
-        return [offer["python"] for offer in self._server.offers]
+        return [offer["python"] for offer in self._server.offers] if self._server is not None else []
 
     async def kernelspecs(self) -> dict[str, RemoteKernelSpec]:
         """Give the kernelspecs that are installed there."""
@@ -197,8 +253,14 @@ class LinkHost:
         """Ask the server, which has those of all computers."""
         return await self._link.kernels()
 
+    async def attach_kernel(self, kernel_id: str) -> RemoteKernel:
+        """Have a kernel that runs there already."""
+        return await self._link.attach_kernel(kernel_id)
+
     async def install_ipykernel(self, python: str, progress: Progress) -> None:
         """Install ipykernel into a Python of the workspace."""
+        if self._connection is None:
+            raise RemoteServerError("There is no connection to the workspace yet. Try again.")
         await install_ipykernel(self._connection, python, progress)
 
     async def era(self) -> str:
@@ -222,7 +284,8 @@ class LinkHost:
         self, provider: Provider, workspace: str, progress: Progress, *, api_down: bool = False
     ) -> None:
         """Attach the same link over a new connection; both ends replay what the other has not seen."""
-        await self._connection.close()
+        if self._connection is not None:
+            await self._connection.close()
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
                 connection = await provider.connect(workspace, progress, api_down=api_down)
@@ -239,7 +302,14 @@ class LinkHost:
     async def close(self) -> None:
         """Detach the link and close the connection."""
         await self._link.close()
-        await self._connection.close()
+        if self._connection is not None:
+            await self._connection.close()
+
+    async def leave(self) -> None:
+        """Let go of the link without ending its session: another process goes on with it."""
+        await self._link.leave()
+        if self._connection is not None:
+            await self._connection.close()
 
 
 class ForeignHost:
@@ -261,6 +331,11 @@ class ForeignHost:
     def promise(self) -> dict[str, str]:
         """The weaker one."""
         return {"output": "may be lost", "why": self._why}
+
+    @property
+    def link_session(self) -> str:
+        """There is none."""
+        return ""
 
     @property
     def round_trip(self) -> float | None:
@@ -308,6 +383,10 @@ class ForeignHost:
         """Ask the server."""
         return [dataclasses.asdict(model) for model in await self._client.kernels()]
 
+    async def attach_kernel(self, kernel_id: str) -> RemoteKernel:
+        """Have a kernel that runs there already."""
+        return await WebsocketKernel.connect(self._client, kernel_id)
+
     async def install_ipykernel(self, python: str, progress: Progress) -> None:
         """Refuse: without SSH nothing can be installed."""
         raise RemoteServerError(f"Without an SSH server in the codespace, ipykernel cannot be installed into {python}.")
@@ -335,3 +414,7 @@ class ForeignHost:
     async def close(self) -> None:
         """Close the client."""
         await self._client.close()
+
+    async def leave(self) -> None:
+        """Close the client: there is no session to be left."""
+        await self.close()

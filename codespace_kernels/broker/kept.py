@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from codespace_kernels.broker.awake import Presence
 from codespace_kernels.broker.network import elapsed
+from codespace_kernels.broker.state import SavedKernel, saved_remote, without_tokens
 from codespace_kernels.errors import CodespaceKernelsError
 
 if TYPE_CHECKING:
@@ -110,6 +111,19 @@ class KeptKernel:
         """Tell whether a request is what a restart looks like to programs that start launchers."""
         same = bool(request.parent) and request.parent == self.request.parent
         return same and request.started - self.since < RESTART_SECONDS
+
+    def saved(self) -> SavedKernel:
+        """Give what the next broker needs to go on with it."""
+        return SavedKernel(
+            self.kernel_id,
+            without_tokens(self.request, {}),
+            self.session.name,
+            self.notebook,
+            kept=True,
+            dead=not self.unattended.alive,
+            since=self.since,
+            remote=saved_remote(self.unattended.kernel),
+        )
 
     def workspace_lost(self, reason: str) -> None:
         """Hear that the way to the workspace is gone for good."""

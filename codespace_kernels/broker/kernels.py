@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 import time
 import uuid
@@ -16,6 +17,7 @@ from codespace_kernels.broker.kept import KeptKernel
 from codespace_kernels.broker.kernel_place import May
 from codespace_kernels.broker.kernel_start import KernelStart
 from codespace_kernels.broker.protocol import SHUT_DOWN
+from codespace_kernels.broker.state import SavedKernel, saved_remote, saved_requests, without_tokens
 from codespace_kernels.errors import CodespaceKernelsError, KernelError, KernelNotFoundError, SettingsError
 from codespace_kernels.progress import ProgressEvent
 from codespace_kernels.remote_kernel import KernelState
@@ -29,10 +31,14 @@ if TYPE_CHECKING:
     from codespace_kernels.broker.kernel_infos import KernelInfos
     from codespace_kernels.broker.kernel_place import KernelPlace
     from codespace_kernels.broker.protocol import KernelRequest
+    from codespace_kernels.broker.recovery import Unclaimed
     from codespace_kernels.broker.workspaces import WorkspaceSession
     from codespace_kernels.remote_kernel import RemoteKernel
 
 log = logging.getLogger(__name__)
+
+BIND_SECONDS = 10.0
+"""How long the ports of a broker that died may stay taken."""
 
 NAME_SECONDS = 20.0
 """How long a launcher's front end may take to name its notebook, where a kernel is kept that may be that notebook's."""
@@ -47,6 +53,7 @@ class BrokerKernel:
         emit: Takes each event for the handle's stream.
         infos: What kernels said of themselves.
         kept: The kernels that nobody holds.
+        kernel_id: Of a kernel that another broker had; a new one where None.
     """
 
     def __init__(
@@ -56,8 +63,9 @@ class BrokerKernel:
         emit: Callable[[dict[str, Any]], None],
         infos: KernelInfos,
         kept: KeptKernels,
+        kernel_id: str | None = None,
     ) -> None:
-        self.kernel_id = str(uuid.uuid4())
+        self.kernel_id = kernel_id or str(uuid.uuid4())
         self.request = request
         self.state = "waiting"
         self.since = time.time()
@@ -118,25 +126,94 @@ class BrokerKernel:
             CodespaceKernelsError: It did not start; nothing is left of it.
         """
         try:
-            request = self.request
-            ports = Ports.from_connection_info(request.ports) if request.ports else None
-            self._bridge = await KernelBridge.bind(
-                key=request.key.encode(),
-                signature_scheme=request.signature_scheme,
-                ports=ports,
-                ip=request.ip,
-                owner=self,
-                in_terminal=request.in_terminal,
-                replaces_output=request.replaces_output,
-                curve=_curve_keys(request),
-            )
-            self._emit({"event": "bound", "kernel_id": self.kernel_id, "connection_info": self.connection_info()})
-            self._start = self._make_start(self._bridge)
-            await self._start.launch(self._may_at_open, may_stand_in=not request.runs_at_once)
+            self._start = self._make_start(await self._bind())
+            await self._start.launch(self._may_at_open, may_stand_in=not self.request.runs_at_once)
             self._emit({"event": "ready", "connection_info": self.connection_info()})
         except BaseException:
             await self.end()
             raise
+
+    async def resume(self, unclaimed: Unclaimed) -> None:
+        """Bind the same local sockets as another broker, and go on with the kernel that it had.
+
+        Raises:
+            CodespaceKernelsError: It cannot be had; the kernel is ended.
+        """
+        saved = unclaimed.saved
+        self.notebook = saved.notebook
+        self._remote = unclaimed.remote
+        try:
+            bridge = await self._bind_again()
+            self._start = self._make_start(bridge)
+            await self._go_on(bridge, saved)
+            self._emit({"event": "ready", "connection_info": self.connection_info()})
+            if saved.dead:
+                self._died("The kernel was dead when the broker was replaced. Restart it.")
+        except Exception:
+            # Not where it is cancelled: whose front end has gone in the meantime may be kept.
+            await self.end()
+            raise
+
+    async def _go_on(self, bridge: KernelBridge, saved: SavedKernel) -> None:
+        waiting = [request.read() for request in saved.waiting]
+        if self._remote is None and saved.remote is not None:
+            _, host = await self._place.connected(May.CONNECT, self._progress)
+            self._remote = await host.attach_kernel(saved.remote.kernel_id)
+        if self._remote is not None:
+            self._become("reconnecting")
+            self._out_of_reach.set()
+            bridge.resume(self._remote)
+            bridge.repeat(waiting)
+        elif not saved.dead:
+            assert self._start is not None
+            bridge.repeat(waiting)
+            await self._start.launch(self._may_at_open)
+
+    async def _bind(self) -> KernelBridge:
+        request = self.request
+        ports = Ports.from_connection_info(request.ports) if request.ports else None
+        self._bridge = await KernelBridge.bind(
+            key=request.key.encode(),
+            signature_scheme=request.signature_scheme,
+            ports=ports,
+            ip=request.ip,
+            owner=self,
+            in_terminal=request.in_terminal,
+            replaces_output=request.replaces_output,
+            curve=_curve_keys(request),
+        )
+        self._bridge.waiting.changed = self._place.changed
+        self._emit({"event": "bound", "kernel_id": self.kernel_id, "connection_info": self.connection_info()})
+        return self._bridge
+
+    async def _bind_again(self) -> KernelBridge:
+        """Bind ports that another process has just had: the operating system may take a moment to let go of them."""
+        deadline = time.monotonic() + BIND_SECONDS
+        while True:
+            try:
+                return await self._bind()
+            except SettingsError:
+                if time.monotonic() > deadline:
+                    raise
+                await asyncio.sleep(0.05)
+
+    def saved(self) -> SavedKernel | None:
+        """Give what the next broker needs to go on with it; None where there is nothing to go on with."""
+        if self._bridge is None or self.state == "ended":
+            return None
+        info = self.connection_info()
+        ports = {name: int(info[name]) for name in info if name.endswith("_port")}
+        return SavedKernel(
+            self.kernel_id,
+            without_tokens(dataclasses.replace(self.request, key=info["key"]), ports),
+            self.session.name if self.session is not None else "",
+            self.notebook,
+            kept=False,
+            dead=self.state == "dead",
+            since=0.0,
+            remote=saved_remote(self._remote),
+            waiting=saved_requests(self._bridge.waiting),
+        )
 
     @property
     def _may_at_open(self) -> May:
@@ -190,6 +267,7 @@ class BrokerKernel:
         session.care.used()
         self._bridge.attach(self._remote)
         self._become("idle")
+        self._place.changed()
 
     async def _took_back(self) -> bool:
         """Have the kernel that was kept for this notebook, if there is one; one that died shows its last output."""
@@ -358,6 +436,16 @@ class BrokerKernel:
             log.warning("kernel %s: not ended in %s: %s", self.kernel_id, self._place.name, error)
         await remote.close()
 
+    def say_end(self, reason: str) -> None:
+        """Tell the handle that the broker ends, and the kernel with it."""
+        self._emit({"event": "end", "reason": reason})
+
+    async def leave(self) -> None:
+        """Let go of the local sockets, for another broker to go on with the kernel."""
+        bridge, self._bridge = self._bridge, None
+        if bridge is not None:
+            await bridge.close()
+
     def workspace_lost(self, reason: str) -> None:
         """Hear that the way to the workspace is gone for good."""
         if self._remote is not None and self._bridge is not None:
@@ -414,8 +502,7 @@ class BrokerKernel:
             self._out_of_reach.set()
             return
         elif state is KernelState.ALIVE and self.state in {"reconnecting", "restarting"}:
-            assert self._bridge is not None
-            self._become("busy" if self._bridge.stats.execution_state == "busy" else "idle")
+            self._become("busy" if self._bridge is not None and self._bridge.busy else "idle")
         self._out_of_reach.clear()
 
     def lost_way(self) -> WaitingState:

@@ -110,8 +110,8 @@ async def serve_forever(
     broker = Broker(idle_timeout=idle_timeout, activity_interval=activity_interval)
     server = BrokerServer(make_app(broker, listening.guard), max_body_size=MAX_BODY)
     server.add_socket(listening.socket)
-    end_on_signals(broker.idle.set)
-    works = (broker.watch_idleness(), broker.lookout.run(), broker.network.run())
+    end_on_signals(broker.hand_over)
+    works = (broker.watch_idleness(), broker.lookout.run(), broker.network.run(), broker.recover())
     clocks = [asyncio.create_task(work) for work in works]
     report("")
     try:
@@ -119,9 +119,14 @@ async def serve_forever(
     finally:
         for clock in clocks:
             clock.cancel()
-        # The next broker may start while this one says goodbye: give the place free first.
         server.stop()
         places[0].clear()
-        lock.release()
-        await broker.close()
+        if broker.hands_over:
+            await broker.leave()
+            lock.release()
+        else:
+            # The next broker may start while this one says goodbye: give the place free first.
+            await broker.forget()
+            lock.release()
+            await broker.close()
         await server.close_all_connections()

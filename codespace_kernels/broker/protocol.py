@@ -2,7 +2,8 @@
 
 Long requests answer with a stream of JSON objects, one a line, each with an `event`: `progress` any number of times,
 then one `result` or `error`. The stream of `POST /v1/kernels` goes on after its `ready`: that open request *is* the
-handle, and the kernel lives as long as it (`bound`, `progress`, `ready`, then `dead`, `notice` or `error`).
+handle, and the kernel lives as long as it (`bound`, `progress`, `ready`, then `dead`, `notice`, `error` or `end`). A
+stream that ends without one of the last two is that of a broker that died: the handle asks the next one to `resume`.
 `GET /v1/watch` has no events: each line is the document of `GET /v1/status`, whenever that has changed.
 """
 
@@ -112,6 +113,7 @@ class KernelRequest:
             outputs for a file would write the last state of each display.
         runs_at_once: Whether it starts the kernel only to run something, and gives that little time: the kernel is then
             there before it is told so, and a stopped workspace is started for it where the target's `wake` allows that.
+        resume: Id of the kernel that the handle had at a broker which is no more; empty for a new one.
     """
 
     target: Target
@@ -134,10 +136,15 @@ class KernelRequest:
     in_terminal: bool = False
     replaces_output: bool = True
     runs_at_once: bool = False
+    resume: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Give the JSON form, for the broker's private socket only."""
-        return dataclasses.asdict(self)
+        data = dataclasses.asdict(self)
+        if not self.resume:
+            # An older broker, which does not know it, takes all other requests.
+            del data["resume"]
+        return data
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> KernelRequest:

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from codespace_kernels.broker.answering import AnswerWatch
 from codespace_kernels.broker.mending import Mending
+from codespace_kernels.broker.state import SavedWorkspace
 from codespace_kernels.errors import (
+    AuthError,
     CodespaceKernelsError,
     GitHubUnavailableError,
     RateLimitError,
@@ -51,6 +53,9 @@ START_TIMEOUT = 300.0
 
 PATIENT_START_TIMEOUT = 12 * 3600.0
 """The same where a cell waits: a first build takes as long as it takes, and a person can interrupt the cell."""
+
+LEND_SECONDS = 1.0
+"""How long a workspace that another broker had waits for a front end with credentials, before others are looked for."""
 
 ACTIVITY_INTERVAL = 60.0
 """Seconds between activity notices while it is kept awake: `gh` sends one a minute, and none is known to need more."""
@@ -132,6 +137,39 @@ class WorkspaceSession:
         self._tasks: set[asyncio.Task[None]] = set()
         self._start_seen = False
         self._era: str | None = None
+        self._lent = asyncio.Event()
+
+    def go_on(self, host: KernelHost, repository: str) -> None:
+        """Go on with what another broker had, as after a connection that broke."""
+        self.host, self.repository = host, repository
+        host.watch_closely(lambda: self.care.busy)
+        self._become(SessionState.RECONNECTING)
+        self.run_in_background(self._go_on(host))
+
+    def lend(self, provider: Provider) -> None:
+        """Give a provider with the credentials of a front end that is there."""
+        if self.provider is None or not self._lent.is_set():
+            self.provider = provider
+        self._lent.set()
+
+    async def _go_on(self, host: KernelHost) -> None:
+        assert self.provider is not None
+        try:
+            async with asyncio.timeout(LEND_SECONDS):
+                await self._lent.wait()
+        except TimeoutError:
+            await self._until_signed_in(self.provider)
+        await self._look_after(host, self.provider)
+
+    async def _until_signed_in(self, provider: Provider) -> None:
+        """Wait until it is known who may reach the workspace: the file of the other broker has no tokens."""
+        try:
+            await provider.resolve(self.name)
+        except AuthError as error:
+            self._report(ProgressEvent("reconnect", f"Waiting for a front end that is signed in: {error}"))
+            await self._lent.wait()
+        except CodespaceKernelsError as error:
+            log.info("%s: not looked up: %s", self.name, error)
 
     @property
     def title(self) -> str:
@@ -353,6 +391,19 @@ class WorkspaceSession:
         self._become(SessionState.IDLE)
         if host is not None:
             await host.close()
+
+    async def leave(self) -> None:
+        """Stop everything, for another broker to go on with it."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self.host is not None:
+            await self.host.leave()
+
+    def saved(self) -> SavedWorkspace | None:
+        """Give what the next broker needs to go on with it; None where there is no link."""
+        link = self.host.link_session if self.host is not None else ""
+        return SavedWorkspace(self.account, self.name, self.repository, link) if link else None
 
     def place_json(self) -> dict[str, Any]:
         """Give what `status` shows of a kernel's place."""

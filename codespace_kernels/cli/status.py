@@ -103,6 +103,8 @@ def _picture(status: dict[str, Any]) -> RenderableType:
 def _show(status: dict[str, Any]) -> None:
     broker = status["broker"]
     terminal.say(f"Broker {broker['version']}, process {broker['pid']}, up for {_age(broker['started_at'])}.")
+    if notice := broker.get("notice"):
+        terminal.say(notice)
     if not status["workspaces"]:
         terminal.say(NOTHING)
         return

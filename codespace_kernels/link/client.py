@@ -92,7 +92,7 @@ class LinkClient:
         self._connected = asyncio.Event()
         self._detached = asyncio.Event()
         self._detached.set()
-        self._reason = "The link was not attached yet."
+        self._reason = "The broker was started anew." if self._unproven else "The link was not attached yet."
         self._kernels: dict[int, LinkKernel] = {}
         self._last_number = 0
         self._pending: dict[int, _Pending] = {}
