@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -103,12 +104,21 @@ def launched(kernel_name, tmp_path):
     wait_until(lambda: broker_kernels() == [], "the kernel to end")
 
 
+def listens(port: int) -> bool:
+    with contextlib.suppress(OSError):
+        socket.create_connection(("127.0.0.1", port)).close()
+        return True
+    return False
+
+
 async def test_the_kernel_of_a_launcher_is_taken_back(account, launched):
     path, process = launched
     # Before a client listens to its heartbeat, which a broker that loads SSH on a busy machine may be late with.
     await soon(lambda: [k["state"] for k in broker_kernels_or_none()] == ["idle"], "the kernel to start")
     client = AsyncKernelClient(connection_file=str(path))
     client.load_connection_file()
+    # Its heartbeat counts a kernel as dead that does not listen after a second.
+    await soon(lambda: listens(client.hb_port), "the launcher to listen")
     client.start_channels()
     try:
         await client.wait_for_ready(timeout=WAIT)
