@@ -23,7 +23,7 @@ JWT = re.compile(r"eyJ[A-Za-z0-9_-]{10,}\.eyJ")
 MAY_HOLD = {
     "account's token": {"ck/data/emulators/*.json"},
     "login's access_token": {"ck/data/tokens/*.json"},
-    "kernel's key": {"tmp/*.json", "ck/state/broker-state.json"},
+    "kernel's key": {"tmp/*.json", "ck/data/state/broker-state.json"},
 }
 """Files that are there to hold a secret, all of mode 0600."""
 
