@@ -74,6 +74,7 @@ class StreamCarrier:
         self._urgent_limit: float | None = None
         self._watchful_until = float("-inf")
         self._probed = asyncio.Event()
+        self._heard = asyncio.Event()
         self._round_trips: deque[float] = deque(maxlen=5)
         self._tasks: list[asyncio.Task[None]] = []
         self._stopped = False
@@ -135,6 +136,7 @@ class StreamCarrier:
             if not data:
                 return "The stream to the workspace ended."
             self._asked_at = self._urgent_limit = None
+            self._heard.set()
             for start in range(0, len(data), _SLICE):
                 failed = self._receive(data[start : start + _SLICE])
                 if failed is not None:
@@ -190,6 +192,8 @@ class StreamCarrier:
 
     async def _ask(self, is_busy: Callable[[], bool]) -> str:
         """Ping; give the stream up when an answer is due for too long and nothing at all arrives."""
+        # A process that is being started there is slower than one that runs: who attaches says how long it may take.
+        await self._heard.wait()
         pause = min(_LOOK_SECONDS, self._busy_interval)
         looked_at, asked_last = time.monotonic(), float("-inf")
         while True:

@@ -71,6 +71,13 @@ async def clients() -> AsyncIterator[list[LinkClient]]:
         await client.close()
 
 
+async def test_the_first_answer_may_take_as_long_as_attaching_may(clients: list[LinkClient]) -> None:
+    workspace = Workspace()
+    workspace.delay = 1.0
+    client = await attached(clients, workspace, busy_ping_interval=0.05, ping_interval=0.05, silence_limit=0.2)
+    assert client.attached
+
+
 async def attached(clients: list[LinkClient], workspace: Workspace, **limits: float) -> LinkClient:
     client = LinkClient(**{"ping_interval": LONG, "busy_ping_interval": LONG, "silence_limit": LONG, **limits})
     clients.append(client)
