@@ -18,7 +18,7 @@ from .views import View, ViolationError, expect
 PATIENCE = 240.0
 """Seconds that what was asked may take, faults included."""
 
-QUESTION_PATIENCE = 6.0
+QUESTION_PATIENCE = 3.0
 """Seconds of silence after which a cell is interrupted whose question was lost, so that nobody can answer it."""
 
 _SUBSCRIBE_SECONDS = 90.0
