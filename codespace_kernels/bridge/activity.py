@@ -62,6 +62,11 @@ class Activity:
         return [header for msg_id, header in self._busy.items() if msg_id]
 
     @property
+    def busy(self) -> dict[str, bytes]:
+        """Headers by id of what the kernel has said to be busy with, and not yet to be done with."""
+        return {msg_id: header for msg_id, header in self._busy.items() if msg_id}
+
+    @property
     def open_requests(self) -> list[bytes]:
         """Headers of the requests that the kernel is working on, or has not answered yet."""
         return list(self._open.values())

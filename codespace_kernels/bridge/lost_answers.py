@@ -36,7 +36,8 @@ class LostAnswers:
 
     A kernel answers to the address that a request came from. When the process that carries the messages is replaced,
     that address is gone, and what the kernel says to it goes nowhere. So the kernel is asked something by the new one.
-    Once it has answered, and none of the older requests runs or begins, they are over.
+    Once it has answered, and none of the older requests runs or begins, they are over. So is what it seemed to be busy
+    with: it would be busy for ever, and its codespace be kept awake.
 
     Args:
         activity: Is told which requests are over.
@@ -93,7 +94,7 @@ class LostAnswers:
         """Hear of a gap: what was asked before may have been answered in it."""
         self._stop_clock()
         # What ran before the gap may be over; what runs still will say so when it ends.
-        self._doubtful = dict.fromkeys(self._asked, "")
+        self._doubtful = dict.fromkeys([*self._asked, *self._activity.busy], "")
         self._begin()
 
     def forget(self) -> None:
@@ -122,16 +123,23 @@ class LostAnswers:
 
     def _end(self, msg_id: str, *, is_idle: bool) -> None:
         del self._doubtful[msg_id]
-        channel, request, msg_type = self._asked.pop(msg_id)
-        _log.warning("the answer to a %s was lost; told who asked", msg_type)
+        asked = self._asked.pop(msg_id, None)
+        # A message of a widget has no reply, but the kernel is busy with it as with everything.
+        header = self._activity.busy.get(msg_id) if asked is None else asked.request.header
+        if asked is not None:
+            self._reply(asked)
+            self._activity.forgotten(msg_id)
+        if header is not None:
+            idle = self._messages.status("idle", header)
+            self._activity.published(idle)
+            if not is_idle:
+                self._send(Channel.IOPUB, idle)
+
+    def _reply(self, asked: _Asked) -> None:
+        _log.warning("the answer to a %s was lost; told who asked", asked.msg_type)
         error: dict[str, Any] = {"ename": LinkError.__name__, "evalue": NOT_KNOWN, "traceback": [NOT_KNOWN]}
         content = {"status": "error", **error}
-        if msg_type == "execute_request":
+        if asked.msg_type == "execute_request":
             content |= {"execution_count": 0, "payload": [], "user_expressions": {}}
-            self._send(Channel.IOPUB, self._messages.published("error", request.header, error))
-        self._send(channel, self._messages.reply(request, msg_type, content))
-        idle = self._messages.status("idle", request.header)
-        self._activity.forgotten(msg_id)
-        self._activity.published(idle)
-        if not is_idle:
-            self._send(Channel.IOPUB, idle)
+            self._send(Channel.IOPUB, self._messages.published("error", asked.request.header, error))
+        self._send(asked.channel, self._messages.reply(asked.request, asked.msg_type, content))

@@ -111,6 +111,18 @@ async def test_what_was_busy_before_the_gap_and_is_silent_since_is_over(scene: S
     assert scene.activity.state == "idle"
 
 
+async def test_a_kernel_is_not_busy_for_ever_with_a_message_that_has_no_reply(scene: Scene) -> None:
+    message = scene.request("comm_msg")
+    scene.status("busy", message)
+    assert scene.activity.at_work
+    scene.lost.output_is_missing()
+    scene.reply(scene.questions[0])
+    await until(lambda: scene.sent)
+    assert scene.kinds() == ["status"]
+    assert scene.activity.state == "idle"
+    assert not scene.activity.at_work
+
+
 async def test_without_a_gap_and_without_a_kernel_nothing_is_ended(scene: Scene) -> None:
     scene.lost.output_is_missing()
     assert scene.questions == []
