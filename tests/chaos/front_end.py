@@ -98,6 +98,12 @@ class Request:
         replied = self.status is None or bool(self.views[self.asker].replies)
         return replied and all(view.idle for view in self.views.values())
 
+    @property
+    def may_be_gone(self) -> bool:
+        """Whether it was lost on its way and nobody waits for it: there is no reply, and the kernel never took it."""
+        taken = any(view.statuses and not view.idle for view in self.views.values())
+        return bool(self.excused) and self.status is None and not taken
+
     def check(self) -> None:
         """Check all that came of it.
 

@@ -162,8 +162,11 @@ class Kernel:
             messages = sum(view.messages for request in self._open for view in request.views.values())
             if messages != seen or self.fronts[0].interrupting:
                 seen, quiet_since = messages, now
-            elif now - quiet_since > QUESTION_PATIENCE and any(each.excused and each.answers for each in waiting):
-                self._interrupt(waiting)
+            elif now - quiet_since > QUESTION_PATIENCE:
+                if all(request.may_be_gone for request in waiting):
+                    return
+                if any(request.excused and request.answers for request in waiting):
+                    self._interrupt(waiting)
             await asyncio.sleep(0.02)
 
     def _interrupt(self, waiting: list[Request]) -> None:
