@@ -55,11 +55,11 @@ class Awake:
     """Decides about the activity notices of one workspace. The kernel that wishes most has its way.
 
     Args:
-        clock: Gives the Unix time.
+        clock: Gives seconds; nobody sets it, and it goes on while the computer sleeps.
         kernels: Gives the kernels of the workspace.
 
     Attributes:
-        used_at: Unix time of the last thing that a person did there.
+        used_at: When a person did something there last, by that clock.
     """
 
     def __init__(self, clock: Callable[[], float], kernels: Callable[[], Sequence[CaredKernel]]) -> None:
@@ -90,12 +90,11 @@ class Awake:
 
     @property
     def until(self) -> float | None:
-        """Unix time at which the notices end, or ended, unless a person does something; None where none is wished."""
+        """When the notices end, or ended, unless a person does something; None where none is wished."""
         return max((self._until(kernel.request.target) for kernel in self._wishing()), default=None)
 
     def _until(self, target: Target) -> float:
-        # A clock that was set back must not lengthen what was promised.
-        return min(self.used_at, self._clock()) + target.keep_awake_hours * 3600
+        return self.used_at + target.keep_awake_hours * 3600
 
     def _wishing(self) -> list[CaredKernel]:
         return [kernel for kernel in self._kernels() if _wishes(kernel)]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from codespace_kernels.broker.awake import WARNING, Awake, CaredKernel, Presence, minutes
 from codespace_kernels.broker.idle_stop import SETTLE, IdleStop
+from codespace_kernels.broker.network import elapsed
 from codespace_kernels.broker.usage import SESSION_HOURS, iso
 from codespace_kernels.errors import CodespaceKernelsError
 
@@ -28,6 +29,7 @@ class Care:
         meter: Of its use.
         kernels: Gives its kernels.
         settle: Seconds; see `idle_stop.SETTLE`.
+        clock: One that nobody sets: a computer whose clock jumps must not let a workspace fall asleep under a kernel.
     """
 
     def __init__(
@@ -37,8 +39,10 @@ class Care:
         kernels: Callable[[], Sequence[CaredKernel]] = tuple,
         *,
         settle: float = SETTLE,
+        clock: Callable[[], float] = elapsed,
     ) -> None:
-        self.awake = Awake(lambda: meter.now, kernels)
+        self.awake = Awake(clock, kernels)
+        self._clock = clock
         self.idle_stop = IdleStop(lambda: meter.now, kernels, settle=settle)
         self._name = name
         self._meter = meter
@@ -146,7 +150,12 @@ class Care:
         """Give what belongs to a workspace's usage; see docs/command-line.md."""
         return {
             "keep_awake": self.awake.policy,
-            "awake_until": iso(self.awake.until),
+            "awake_until": iso(self._awake_until()),
             "stop_when_idle_minutes": self.idle_stop.minutes or None,
             "stop_when_idle_at": iso(self.idle_stop.at),
         }
+
+    def _awake_until(self) -> float | None:
+        """Unix time, to the second, at which it is kept awake no longer."""
+        until = self.awake.until
+        return None if until is None else float(round(self._meter.now + until - self._clock()))

@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING
 
 from codespace_kernels import platforms
 from codespace_kernels.broker.process import log_path, set_up_logging
-from codespace_kernels.errors import BrokerError
+from codespace_kernels.errors import BrokerError, CodespaceKernelsError
 from codespace_kernels.settings import state_dir
 
 if TYPE_CHECKING:
@@ -68,7 +68,9 @@ def _serve(serve: Serve, report_to: int) -> int:
         set_up_logging(foreground=False)
         serve(report)
     except Exception as error:  # the starter must hear of whatever it was
-        logging.getLogger(__name__).exception("the broker ended")
+        # What is ours is explained by its text: one of several that start at once finds another one alive, say.
+        ours = isinstance(error, CodespaceKernelsError)
+        logging.getLogger(__name__).log(logging.ERROR, "the broker ended: %r", error, exc_info=not ours)
         report(f"{type(error).__name__}: {error}")
         return error.exit_code if isinstance(error, BrokerError) else 1
     return 0
