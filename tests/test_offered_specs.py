@@ -64,7 +64,7 @@ def test_metadata_that_chooses_what_runs():
         (write(accepted([RemoteKernelSpec("k", "K", "r", metadata=evil)])["k"]) / "kernel.json").read_text()
     )["metadata"]
     assert metadata["kernel_provisioner"]["provisioner_name"] == "codespace-kernels"
-    assert set(metadata) == {"kernel_provisioner", "codespace_kernels"}
+    assert set(metadata) == {"kernel_provisioner", "codespace_kernels", "supported_encryption"}
 
 
 def test_what_is_too_much_is_left_out(caplog):

@@ -1,4 +1,4 @@
-"""What a client has after its kernel's ports died with their process: exactly what was reported as sent."""
+"""What a client has after its kernel's ports died with their process: what was reported as sent, and at most one batch more."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ from codespace_kernels.zmtp.frames import FrameDecoder
 from tests.zmtp.hello import GREETING, ready
 
 SENT = struct.Struct("=Q")
+
+BATCH = 64
+"""Messages that one call hands to the operating system, at most."""
 
 
 async def publish(report: str) -> None:
@@ -70,8 +73,8 @@ def test_a_client_has_what_was_reported_as_sent(tmp_path: Path, read_before: int
     (sent,) = SENT.unpack(report.read_bytes())
     got = numbers_in(bytes(data[64:]))
     assert got == list(range(1, len(got) + 1))
-    # The process may have died between the two.
-    assert sent <= len(got) <= sent + 1
+    # The process may have died in the very call that handed over a batch.
+    assert sent <= len(got) <= sent + BATCH
     assert sent > 3
 
 

@@ -100,7 +100,7 @@ async def test_the_same_notebook_gets_its_kernel_back(account, kernel_name, note
     kept = await asyncio.to_thread(front_end_dies, kernel_name, notebook, "x = 41")
     assert (kept["session"], kept["state"]) == (str(notebook), "idle")
     # Counted from its last work, a day by default.
-    assert 23 * 3600 < kept["until"] - time.time() <= 24 * 3600
+    assert 23 * 3600 < kept["until"] - time.time() <= 24 * 3600 + 1  # it is told to the second
     (inside,) = kernels_inside(account.codespace)
     async with running_kernel(kernel_name, env=session_of(notebook)) as (_, client):
         # Nothing was written meanwhile, so nothing is said.
