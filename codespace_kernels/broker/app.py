@@ -265,7 +265,9 @@ class KernelsHandler(ApiHandler):
         try:
             await beginning
         except Exception as error:  # whatever it is, the front end must hear of it
-            queue.put_nowait(error_event(error))
+            # Of a broker that leaves it hears nothing: the next one takes the kernel.
+            if not self.broker.hands_over:
+                queue.put_nowait(error_event(error))
 
     async def _write_events(self, queue: asyncio.Queue[dict[str, Any]]) -> None:
         gone = asyncio.create_task(self.gone.wait())

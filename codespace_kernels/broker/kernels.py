@@ -442,6 +442,9 @@ class BrokerKernel:
 
     async def leave(self) -> None:
         """Let go of the local sockets, for another broker to go on with the kernel."""
+        attempt = self._start.abandon() if self._start is not None else None
+        if attempt is not None:
+            await asyncio.gather(attempt, return_exceptions=True)
         bridge, self._bridge = self._bridge, None
         if bridge is not None:
             await bridge.close()

@@ -1,4 +1,4 @@
-"""What a client has after its kernel's ports died with their process: what was reported as sent, and at most one batch more."""
+"""What a client has after its kernel's ports died with their process: what was reported as sent, or one batch more."""
 
 from __future__ import annotations
 
