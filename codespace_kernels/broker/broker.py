@@ -303,8 +303,8 @@ class Broker:
         self._forget_session(session)
 
     def _living_kernels(self, session: WorkspaceSession) -> list[dict[str, Any]]:
-        known = (kernel.to_json() for kernel in (*self.kernels.values(), *self.kept) if kernel.session is session)
-        return [kernel for kernel in known if kernel["state"] not in {"dead", "ended"}]
+        kernels = self._kernels_of((session.account.key, session.name))
+        return [kernel.to_json() for kernel in kernels if kernel.alive]
 
     async def _disconnect(self, access: Access, name: str, reason: str) -> bool:
         key = (access.account.key, name)
@@ -378,6 +378,7 @@ class Broker:
             session_of=lambda name: self.session(request.access, name),
             left=self._forget_session,
             changed=self._changed,
+            shown=self.watchers.changed,
         )
 
     async def remove_kernel(self, kernel: BrokerKernel) -> None:

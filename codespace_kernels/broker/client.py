@@ -164,7 +164,7 @@ class BrokerClient:
         Raises:
             CodespaceKernelsError: What the broker answered, as it was raised there.
             BrokerGoneError: No broker, or it ended before it answered.
-        BrokerError: No sound answer in time.
+            BrokerError: No sound answer in time.
         """
         connection = self.connect(timeout)
         try:

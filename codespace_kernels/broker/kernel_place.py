@@ -44,6 +44,7 @@ class KernelPlace:
         session_of: Gives the session of a workspace by its name.
         left: Called with a session that is this kernel's no more.
         changed: Called when what `to_json` gives, or what the kernel says of itself, may have changed.
+        shown: Called in its place where only what people are shown may have: nothing that outlives the broker.
 
     Attributes:
         session: Of the workspace; None as long as a recipe has not come down to one.
@@ -57,8 +58,10 @@ class KernelPlace:
         session_of: Callable[[str], WorkspaceSession],
         left: Callable[[WorkspaceSession], None],
         changed: Callable[[], None],
+        shown: Callable[[], None],
     ) -> None:
         self.changed = changed
+        self.shown = shown
         self._target = target
         self._provider = provider
         self._recipes = recipes

@@ -136,9 +136,12 @@ class KernelStart:
 
     async def close(self) -> None:
         """Give up the attempt that is under way, and what waits for it."""
-        attempt = self.abandon()
         self._bridge.forget_waiting()
-        if attempt is not None:
+        await self.give_up()
+
+    async def give_up(self) -> None:
+        """Cancel the attempt that is under way, and wait for its end."""
+        if (attempt := self.abandon()) is not None:
             await asyncio.gather(attempt, return_exceptions=True)
 
     def _begin(self, may: May) -> asyncio.Task[None]:

@@ -90,11 +90,6 @@ class BrokerKernel:
         return self._place.session
 
     @property
-    def busy(self) -> bool:
-        """Whether the kernel is executing something."""
-        return self.state == "busy"
-
-    @property
     def alive(self) -> bool:
         """Whether there is a kernel, or one is being waited for."""
         return self.state not in {"dead", "ended"}
@@ -109,7 +104,7 @@ class BrokerKernel:
         """What it is to its workspace now."""
         if self._start is not None and self._start.under_way:
             return Presence.UNKNOWN
-        if self._remote is None or self.state in {"dead", "ended"}:
+        if self._remote is None or not self.alive:
             return Presence.ABSENT
         return {"idle": Presence.IDLE, "busy": Presence.BUSY}.get(self.state, Presence.UNKNOWN)
 
@@ -202,7 +197,7 @@ class BrokerKernel:
         if self._bridge is None or self.state == "ended":
             return None
         info = self.connection_info()
-        ports = {name: int(info[name]) for name in info if name.endswith("_port")}
+        ports = Ports.from_connection_info(info).to_connection_info()
         return SavedKernel(
             self.kernel_id,
             without_tokens(dataclasses.replace(self.request, key=info["key"]), ports),
@@ -442,9 +437,8 @@ class BrokerKernel:
 
     async def leave(self) -> None:
         """Let go of the local sockets, for another broker to go on with the kernel."""
-        attempt = self._start.abandon() if self._start is not None else None
-        if attempt is not None:
-            await asyncio.gather(attempt, return_exceptions=True)
+        if self._start is not None:
+            await self._start.give_up()
         bridge, self._bridge = self._bridge, None
         if bridge is not None:
             await bridge.close()
@@ -540,8 +534,10 @@ class BrokerKernel:
 
     def _become(self, state: str) -> None:
         if state != self.state:
+            # Each cell that is run makes two such changes: what is written down for the next broker has neither.
+            works_on = {self.state, state} == {"idle", "busy"}
             self.state, self.since = state, time.time()
-            self._place.changed()
+            (self._place.shown if works_on else self._place.changed)()
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.create_task(work)

@@ -53,7 +53,9 @@ def place_of(provider, tmp_path):
             meter = UsageMeter(ledger, key_of(target.account, name))
             return WorkspaceSession(target.account, name, meter, care=Care(name, meter), lost=lambda reason: None)
 
-        return KernelPlace(target, provider, Recipes(), session_of, left.append, changed=lambda: None)
+        return KernelPlace(
+            target, provider, Recipes(), session_of, left.append, changed=lambda: None, shown=lambda: None
+        )
 
     return place_of
 
