@@ -492,9 +492,21 @@ class Session:
     def _take_ack(self, ack: frames.Ack, now: float) -> None:
         if not self._connected or ack.number > self._sent:
             raise frames.ProtocolError("an acknowledgement of frame %d, %d was the last one" % (ack.number, self._sent))
-        size = self._drop_kept(ack.number)
-        self._in_flight = max(0, self._in_flight - size)
+        not_sent = self._forget_replay(ack.number)
+        size = self._drop_kept(ack.number) - not_sent
+        self._in_flight -= size
         self.window.acked(ack.number, size, ack.delay, now)
+
+    def _forget_replay(self, number: int) -> int:
+        """Let go of what the peer has although its hello, which names what is confirmed, did not say so; give bytes.
+
+        What was not sent over this stream is not on its way, and never will be.
+        """
+        size = 0
+        while self._replay and self._replay[0].number <= number:
+            frame = self._replay.popleft()
+            size += len(frame.header) + len(frame.body)
+        return size
 
     def _drop_kept(self, number: int) -> int:
         """Let go of what the peer has up to `number`, but for what it may want once more; give the bytes."""

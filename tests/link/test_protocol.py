@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 from hypothesis import HealthCheck, settings
@@ -16,7 +17,7 @@ from codespace_kernels.link import frames, session, window
 
 from .ends import End, Ends
 
-FRAGMENT, WINDOW, UNFINISHED, UNCONFIRMED = 120, 1500, 4000, 600
+FRAGMENT, WINDOW, UNFINISHED, UNCONFIRMED = 120, 1500, 4000, 1200
 
 
 @contextlib.contextmanager
@@ -28,6 +29,10 @@ def small_sizes() -> Iterator[None]:
         mock.patch.multiple(window, SMALLEST=300, LARGEST=WINDOW),
     ):
         yield
+
+
+def size_of(kept: Iterable[Any]) -> int:
+    return sum(len(frame.header) + len(frame.body) for frame in kept)
 
 
 sides = st.sampled_from(["left", "right"])
@@ -118,6 +123,13 @@ class LinkMachine(RuleBasedStateMachine):
             if end.session.connected or not getattr(end.session, "is_restored", False):
                 assert end.session.kept_bytes <= WINDOW + FRAGMENT + frames.DATA_OVERHEAD
             assert end.session.queued_bytes >= 0
+
+    @invariant()
+    def the_window_holds_what_is_on_its_way(self) -> None:
+        for end in (self.ends.left, self.ends.right):
+            if end.session.connected:
+                unsent = size_of(end.session._replay)
+                assert end.session._in_flight == size_of(end.session._kept) - unsent
 
     @invariant()
     def unfinished_messages_are_bounded(self) -> None:

@@ -4,12 +4,14 @@ import itertools
 import random
 from collections import defaultdict
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codespace_kernels.link import frames
+from codespace_kernels.link.durable import DurableSession
 from codespace_kernels.link.session import (
     ACK_BYTES,
     ACK_DELAY,
@@ -422,3 +424,26 @@ def test_a_frame_that_comes_again_is_dropped_and_acknowledged_again() -> None:
     session.data_to_send(ACK_DELAY)
     assert session.receive_data(frame, 1.0) == []
     assert frames.FrameDecoder().feed(session.data_to_send(1.0 + ACK_DELAY)) == [frames.Ack(1, ACK_DELAY)]
+
+
+def test_what_came_twice_takes_no_room_in_the_window(tmp_path: Path) -> None:
+    """A hello names what is confirmed; what was received beyond is sent again, and acknowledged at its first frame."""
+    wire = Wire()
+    wire.right = DurableSession(ID, tmp_path)
+    wire.lose()
+    wire.step()
+    wire.left.send(1, 1, [b"held"])
+    wire.left.send(1, 1, [bytes(4 * 1024 * 1024)])  # far more than a window
+    while wire.step():
+        wire.now += ACK_DELAY
+    assert len(wire.messages("right")) == 2
+    wire.lose()
+    wire.step()
+    wire.step()
+    assert wire.left.window.size < 1024 * 1024
+    for count in range(20):
+        wire.left.send(2, 1, [b"%d" % count])
+    while wire.step():
+        wire.now += ACK_DELAY
+    assert [message.parts for message in wire.messages("right")[2:]] == [[b"%d" % count] for count in range(20)]
+    wire.right.close()
