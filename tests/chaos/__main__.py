@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import datetime
+import faulthandler
 import json
 import platform
 import secrets
@@ -36,6 +37,8 @@ def main() -> int:
         arguments.kernels,
         arguments.patience,
         arguments.pause,
+        arguments.bound or 300 + 20 * arguments.faults,
+        arguments.end_bound,
     )
     schedule = None
     if arguments.replay:
@@ -45,12 +48,17 @@ def main() -> int:
     now = datetime.datetime.now(datetime.UTC)
     print(f"codespace-kernels {__version__}, Python {platform.python_version()}, {now:%Y-%m-%d %H:%M} UTC")
     print(f"{options}\njournal: {journal}\n", flush=True)
+    # Whatever blocks the loop, so that no bound is kept, is seen.
+    faulthandler.dump_traceback_later(options.bound + 30)
     result = _run(options, journal, schedule)
-    print(result.to_text())
-    if result.violation:
-        print(f"\nFOUND {result.violation}\n\nfaults:\n{journal.read_text()}")
-        print(f"again: {_again(options)}\n   or: python -m tests.chaos --replay {journal}", flush=True)
+    if not result.violation:
+        print(result.to_text())
     return 1 if result.violation else 0
+
+
+def _tell(result: Result, options: Options, journal: Path) -> None:
+    print(f"{result.to_text()}\n\nFOUND {result.violation}\n\nfaults:\n{journal.read_text()}")
+    print(f"again: {_again(options)}\n   or: python -m tests.chaos --replay {journal}", flush=True)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -66,6 +74,12 @@ def _parser() -> argparse.ArgumentParser:
         "--patience", type=float, default=2.0, help="seconds of silence that the link bears (default: 2)"
     )
     parser.add_argument("--pause", type=float, default=1.5, help="seconds between faults at most (default: 1.5)")
+    parser.add_argument(
+        "--bound", type=float, help="seconds of the whole at most (default: 300, and 20 for each fault)"
+    )
+    parser.add_argument(
+        "--end-bound", type=float, default=240.0, help="seconds after the last fault at most (default: 240)"
+    )
     parser.add_argument("--journal", type=Path, help="where what is done is written to")
     parser.add_argument("--replay", type=Path, metavar="JOURNAL", help="have its faults again, at their moments")
     return parser
@@ -77,7 +91,9 @@ def _run(options: Options, journal: Path, schedule: list | None) -> Result:
         lines.write(json.dumps(vars(options)) + "\n")
         place = quietly(lambda: Place(home, f"{5 * patience},{patience / 4},{patience}"))
         try:
-            return asyncio.run(Storm(place, options, lines, schedule).run())
+            return asyncio.run(
+                Storm(place, options, lines, lambda result: _tell(result, options, journal), schedule).run()
+            )
         finally:
             quietly(place.close)
 

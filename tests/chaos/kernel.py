@@ -79,7 +79,9 @@ class Kernel:
 
     def open_requests(self) -> str:
         """Say what is not answered, for a report."""
-        return "\n".join(f"  {self.name}: {_describe(request)}" for request in self._open if not request.done)
+        waiting = [_describe(request) for request in self._open if not request.done]
+        waiting += ["an interrupt"] * any(front.interrupting for front in self.fronts)
+        return "\n".join(f"  {self.name}: {what}" for what in waiting)
 
     async def add_front(self) -> None:
         """Open a window on the kernel.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import io
 import json
@@ -31,6 +32,8 @@ from tests.ports import free_ports
 from tests.processes import command_line
 
 _PORTS = ("hb_port", "iopub_port", "control_port", "shell_port", "stdin_port")
+
+_SHUTDOWN_SECONDS = 30.0
 
 _CLOCK = """import os, time
 _true, _file = time.time, os.environ["PYTHON_CHAOS_CLOCK"]
@@ -86,7 +89,7 @@ class Place:
         try:
             yield manager.get_connection_info()
         finally:
-            await manager.shutdown_kernel(now=True)
+            await asyncio.wait_for(manager.shutdown_kernel(now=True), _SHUTDOWN_SECONDS)
 
     @contextlib.asynccontextmanager
     async def launched(self) -> Any:

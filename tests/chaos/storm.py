@@ -10,9 +10,11 @@ import json
 import random
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
+
+import zmq
 
 from .faults import KINDS
 from .notebook import Notebook
@@ -37,6 +39,8 @@ class Options:
         kernels: How many; the last one is started by the launcher, the others by a provisioner.
         patience: Seconds of silence after which the link gives a stream up, as the broker was told.
         longest_pause: Seconds between two faults at most.
+        bound: Seconds that the whole may take.
+        end_bound: Seconds that may pass after the last fault until everything is answered.
     """
 
     seed: str
@@ -45,6 +49,8 @@ class Options:
     kernels: int = 4
     patience: float = 2.0
     longest_pause: float = 1.5
+    bound: float = 3600.0
+    end_bound: float = 240.0
 
 
 @dataclasses.dataclass
@@ -88,49 +94,70 @@ class Storm:
         place: Where.
         options: What.
         journal: Gets what is done, a JSON object a line.
+        tell: Called with what came of it as soon as something is wrong: to end everything may take long, too.
         schedule: Faults to have again in place of those of the seed, as a journal has them.
     """
 
     def __init__(
-        self, place: Place, options: Options, journal: TextIO, schedule: Sequence[dict[str, Any]] | None = None
+        self,
+        place: Place,
+        options: Options,
+        journal: TextIO,
+        tell: Callable[[Result], None],
+        schedule: Sequence[dict[str, Any]] | None = None,
     ) -> None:
         self._place = place
         self._options = options
         self._journal = journal
+        self._tell = tell
         self._schedule = schedule
         self._dice = random.Random(f"{options.seed}/faults")
         self._began = time.monotonic()
         self._over = asyncio.Event()
         self._notebooks: list[Notebook] = []
+        self._works: list[asyncio.Task[None]] = []
+        self._doing = ""
         self.result = Result()
 
     async def run(self) -> Result:
-        """Run to the end; a violation ends it early."""
+        """Run to the end; a violation ends it early, and so does its bound."""
         context = unlimited_context()
+        everything = asyncio.ensure_future(self._run(context))
         try:
-            async with contextlib.AsyncExitStack() as stack:
-                kernels = [
-                    stack.enter_async_context(self._place.provisioned()) for _ in range(self._options.kernels - 1)
-                ]
-                infos = [*await asyncio.gather(*kernels), await stack.enter_async_context(self._place.launched())]
-                self._notebooks = [
-                    Notebook(f"kernel {number}", info, context, self._options.seed) for number, info in enumerate(infos)
-                ]
-                await self._work()
+            await asyncio.wait({everything}, timeout=self._options.bound)
+            if not everything.done():
+                self._found("everything", f"not over after {self._options.bound:g} s")
+                everything.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await everything
         finally:
-            self.result.seconds = time.monotonic() - self._began
+            self.result.seconds = self._now()
             context.destroy(linger=0)
         return self.result
 
+    async def _run(self, context: zmq.Context[Any]) -> None:
+        self._doing = "kernels were started"
+        async with contextlib.AsyncExitStack() as stack:
+            kernels = [stack.enter_async_context(self._place.provisioned()) for _ in range(self._options.kernels - 1)]
+            infos = [*await asyncio.gather(*kernels), await stack.enter_async_context(self._place.launched())]
+            self._notebooks = [
+                Notebook(f"kernel {number}", info, context, self._options.seed) for number, info in enumerate(infos)
+            ]
+            await self._work()
+            self._doing = "kernels were ended"
+
     async def _work(self) -> None:
+        self._doing = "the first cells ran"
         await asyncio.gather(*(notebook.prepare() for notebook in self._notebooks))
-        works = [asyncio.create_task(notebook.work(self._over)) for notebook in self._notebooks]
+        works = self._works = [asyncio.create_task(notebook.work(self._over)) for notebook in self._notebooks]
         faults = asyncio.create_task(self._strike_all())
         try:
             await asyncio.wait([*works, faults], return_when=asyncio.FIRST_EXCEPTION)
             for number, task in enumerate([*works, faults]):
                 if task.done() and (error := task.exception()) is not None:
-                    self._found(number, error)
+                    if not isinstance(error, ViolationError):
+                        raise error
+                    self._found(self._notebooks[number].name if number < len(works) else "faults", str(error))
                     return
         finally:
             for task in (faults, *works):
@@ -140,16 +167,18 @@ class Storm:
                 notebook.close()
                 self.result.checked.update(notebook.counts)
 
-    def _found(self, number: int, error: BaseException) -> None:
-        if not isinstance(error, ViolationError):
-            raise error
-        where = self._notebooks[number].name if number < len(self._notebooks) else "faults"
+    def _found(self, where: str, what: str) -> None:
         still_open = "\n".join(notebook.open_requests() for notebook in self._notebooks)
-        self.result.violation = f"{where}: {error}\nnot answered:\n{still_open}\n{self._place.report()}"
+        self.result.seconds = self._now()
+        self.result.violation = (
+            f"{where}: {what}\nwhile {self._doing}\nnot answered:\n{still_open}\n{self._place.report()}"
+        )
+        self._tell(self.result)
 
     # -- faults -------------------------------------------------------------------------------------------------------
 
     async def _strike_all(self) -> None:
+        self._doing = "the first connection was waited for"
         await self._settle("the first connection", 0.0)
         for fault in self._schedule or self._decide():
             await asyncio.sleep(max(0.0, fault.get("at", 0.0) - self._now()))
@@ -157,6 +186,10 @@ class Storm:
             await asyncio.sleep(fault["pause"])
         self._place.control.clear_faults(None, None)
         self._over.set()
+        self._doing = "kernels were to answer after the last fault"
+        _, waiting = await asyncio.wait(self._works, timeout=self._options.end_bound)
+        if waiting:
+            raise ViolationError(f"not everything was answered {self._options.end_bound:g} s after the last fault")
 
     def _decide(self) -> Iterator[dict[str, Any]]:
         """Give the faults of the seed: each kind once, then by their weights."""
@@ -175,12 +208,14 @@ class Storm:
     async def _strike(self, fault: dict[str, Any]) -> None:
         kind = KINDS[fault["kind"]]
         self._write({**fault, "at": round(self._now(), 2)})
+        self._doing = f"fault {fault['number']} ({fault['kind']}) was on"
         cuts = kind.cuts and self._place.connection_state() == "connected"
         before = self._place.relay_connections() if cuts else None
         if kind.excuses:
             self._excuse(kind.excuses)
         await kind.strike(self._place, fault["plan"])
         self.result.struck[fault["kind"]] += 1
+        self._doing = f"the connection was to come back after fault {fault['number']} ({fault['kind']})"
         if fault["settle"] or kind.excuses:
             await self._settle(fault["kind"], self._now(), before)
         if kind.excuses:
