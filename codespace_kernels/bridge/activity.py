@@ -15,6 +15,9 @@ IDLE_GRACE = 30.0
 """Seconds without any iopub message after which an answered request counts as done although its `idle` never came."""
 
 
+_UNHEARD = 256
+"""Answered requests of which nothing was published that are remembered: some kernels say nothing of some."""
+
 _EXECUTION = b'"execute_request"'
 _COMM = b'"comm_msg"'
 
@@ -46,6 +49,8 @@ class Activity:
         self._idle_grace = idle_grace
         self._busy: dict[str, bytes] = {}
         self._answered: set[str] = set()
+        self._unheard: dict[str, bytes] = {}
+        self._over: set[str] = set()
         self._connected = True
         self._unknown = False
         self._last_published = time.monotonic()
@@ -63,13 +68,13 @@ class Activity:
 
     @property
     def busy(self) -> dict[str, bytes]:
-        """Headers by id of what the kernel has said to be busy with, and not yet to be done with."""
-        return {msg_id: header for msg_id, header in self._busy.items() if msg_id}
+        """Headers by id of what the kernel has begun or answered, and has not said to be done with."""
+        return {msg_id: header for msg_id, header in {**self._unheard, **self._busy}.items() if msg_id}
 
     @property
     def open_requests(self) -> list[bytes]:
-        """Headers of the requests that the kernel is working on, or has not answered yet."""
-        return list(self._open.values())
+        """Headers of the requests that the kernel is working on or has not answered yet, or of which more is due."""
+        return list({**self._unheard, **self._open}.values())
 
     @property
     def _open(self) -> dict[str, bytes]:
@@ -94,14 +99,24 @@ class Activity:
     def forgotten(self, msg_id: str) -> None:
         """Note that a request will never reach the kernel."""
         self.pending.pop(msg_id, None)
+        self._over.discard(msg_id)
 
     def replied(self, message: Message) -> None:
         """Note a reply on shell or control."""
         msg_id = str(message.parent_dict().get("msg_id", ""))
-        self.pending.pop(msg_id, None)
-        if msg_id in self._busy:
-            self._answered.add(msg_id)
-            self._watch()
+        header = self.pending.pop(msg_id, None)
+        if msg_id in self._over:
+            self._over.discard(msg_id)
+            return
+        if msg_id not in self._busy:
+            if header is None:
+                return
+            # The reply has overtaken what was published: none of that has come yet.
+            self._unheard[msg_id] = header
+            if len(self._unheard) > _UNHEARD:
+                self._done(next(iter(self._unheard)))
+        self._answered.add(msg_id)
+        self._watch()
 
     def published(self, message: Message) -> bool:
         """Note a message on iopub; false where it must not reach clients.
@@ -118,8 +133,11 @@ class Activity:
         parent_id = str(message.parent_dict().get("msg_id", ""))
         if state == "busy":
             self._busy[parent_id] = message.parent
+            self._unheard.pop(parent_id, None)
         elif state == "idle":
             self._done(parent_id)
+            if parent_id in self.pending:
+                self._over.add(parent_id)
         else:
             self._busy.clear()
         self._set("busy" if self._busy or self._unknown else state)
@@ -129,6 +147,8 @@ class Activity:
         """Forget all requests: the process that had them is gone."""
         self.pending.clear()
         self._answered.clear()
+        self._unheard.clear()
+        self._over.clear()
         self._busy.clear()
         self._unknown = False
         self._set(state)
@@ -159,6 +179,8 @@ class Activity:
         self.pending.update(other.pending)
         self._busy.update(other._busy)
         self._answered |= other._answered
+        self._unheard.update(other._unheard)
+        self._over |= other._over
         self._set(other.state)
         if self._answered:
             self._watch()
@@ -171,6 +193,7 @@ class Activity:
 
     def _done(self, msg_id: str) -> None:
         self._busy.pop(msg_id, None)
+        self._unheard.pop(msg_id, None)
         self._answered.discard(msg_id)
 
     def _set(self, state: str) -> None:
@@ -193,8 +216,11 @@ class Activity:
 
     def _give_up_idle(self) -> None:
         for msg_id in list(self._answered):
-            header = self._busy[msg_id]
+            header = self._busy.get(msg_id) or self._unheard[msg_id]
+            begun = msg_id in self._busy
             self._done(msg_id)
-            self._idle_lost(header)
+            # Of what is no cell a kernel may say nothing at all.
+            if begun or _EXECUTION in header:
+                self._idle_lost(header)
         if not self._busy and not self._unknown:
             self._set("idle")

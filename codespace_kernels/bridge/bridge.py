@@ -529,6 +529,7 @@ class KernelBridge:
     def _idle_lost(self, request: bytes) -> None:
         self._gaps += 1
         _log.warning("a kernel answered a request, but its closing idle never came; told the clients that it is idle")
+        self._tell([request], "Output may be missing: the kernel answered, but did not say that this is all.")
         idle = self._messages.status("idle", request)
         self._earlier.finished(str(idle.parent_dict().get("msg_id", "")))
         self._send(Channel.IOPUB, idle)

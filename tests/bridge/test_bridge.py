@@ -494,10 +494,31 @@ async def test_a_lost_idle_is_made_up_for_after_the_reply():
             # Nothing is known while the way to the kernel is broken.
             assert bridge.stats.execution_state == "busy"
             kernel.change(KernelState.ALIVE)
+            told = await client.get_iopub_msg(timeout=60)
+            assert "Output may be missing" in told["content"]["text"]
             idle = await client.get_iopub_msg(timeout=60)
             assert idle["content"] == {"execution_state": "idle"}
             assert idle["parent_header"]["msg_id"] == request.header_dict()["msg_id"]
             assert (bridge.stats.execution_state, bridge.stats.gaps) == ("idle", 1)
+    finally:
+        await bridge.close()
+
+
+async def test_a_cell_that_was_answered_and_never_began_is_told_and_ended():
+    bridge = await KernelBridge.bind(key=KEY, idle_grace=0.2)
+    kernel = MemoryKernel()
+    bridge.attach(kernel)
+    try:
+        async with subscribed(bridge) as client:
+            client.complete("x")
+            msg_id = client.execute("print()")
+            await until(lambda: len(kernel.received) == 2)
+            for _, request in kernel.received:
+                kind = request.header_dict()["msg_type"].replace("request", "reply")
+                kernel.emit(Channel.SHELL, make_message(kind, request.header, request.identities))
+            messages = [await client.get_iopub_msg(timeout=60) for _ in range(2)]
+            assert [message["msg_type"] for message in messages] == ["stream", "status"]
+            assert {message["parent_header"]["msg_id"] for message in messages} == {msg_id}
     finally:
         await bridge.close()
 

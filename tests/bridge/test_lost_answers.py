@@ -65,6 +65,7 @@ async def asked_again(scene: Scene, times: int) -> None:
 
 async def test_a_request_that_was_lost_is_ended_once_the_kernel_answers(scene: Scene) -> None:
     answered, request, completion = scene.request(), scene.request(), scene.request("complete_request")
+    scene.status("idle", answered)
     scene.reply(answered)
     scene.lost.output_is_missing()
     await asyncio.sleep(0.2)
@@ -109,6 +110,29 @@ async def test_what_was_busy_before_the_gap_and_is_silent_since_is_over(scene: S
     await until(lambda: scene.sent)
     assert scene.kinds() == [*ERROR, "status"]
     assert scene.activity.state == "idle"
+
+
+async def test_a_reply_that_overtook_what_was_published_leaves_the_cell_open(scene: Scene) -> None:
+    """The outputs were still to be read of another socket when the process was killed, and nobody else has them."""
+    request = scene.request()
+    scene.reply(request)
+    assert scene.activity.open_requests == [request.header]
+    scene.lost.output_is_missing()
+    scene.reply(scene.questions[0])
+    await until(lambda: scene.sent)
+    assert scene.kinds() == ["status"]
+    assert scene.activity.open_requests == []
+
+
+async def test_a_reply_that_overtook_what_was_published_is_followed_by_it(scene: Scene) -> None:
+    request = scene.request()
+    scene.reply(request)
+    scene.status("busy", request)
+    assert scene.activity.at_work
+    scene.status("idle", request)
+    assert scene.activity.open_requests == []
+    scene.lost.output_is_missing()
+    assert scene.questions == []
 
 
 async def test_a_kernel_is_not_busy_for_ever_with_a_message_that_has_no_reply(scene: Scene) -> None:
