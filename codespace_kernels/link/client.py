@@ -285,6 +285,7 @@ class LinkClient:
                 text = "The link process in the workspace was replaced; the command may or may not have been done."
                 pending.answer.set_exception(LinkError(text))
         for kernel in list(self._kernels.values()):
+            kernel.hold()
             self._spawn(self._attach_again(kernel))
 
     async def _attach_again(self, kernel: LinkKernel) -> None:
@@ -299,6 +300,8 @@ class LinkClient:
             kernel.gap("The process in the workspace that carries its messages was replaced.")
             with contextlib.suppress(LinkError), _understanding("attach"):
                 kernel.attached(answer)
+        finally:
+            kernel.go_on()
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.ensure_future(work)

@@ -42,6 +42,7 @@ class LinkKernel:
         self._signer = Signer(b"")
         self._listener: RemoteKernelListener | None = None
         self._backlog: deque[Callable[[RemoteKernelListener], None]] = deque()
+        self._held: list[Callable[[], None]] | None = None
         self._state = state
         self._closed = False
 
@@ -145,8 +146,21 @@ class LinkKernel:
             )
         self._set_state(KernelState.DEAD, reason)
 
+    def hold(self) -> None:
+        """Keep messages back until `go_on`: they are of another process there, and a gap is to be told before them."""
+        self._held = self._held or []
+
+    def go_on(self) -> None:
+        """Hand over what was kept back."""
+        held, self._held = self._held or [], None
+        for hand_over in held:
+            hand_over()
+
     def message_received(self, channel: int, parts: Sequence[bytes], done: Callable[[], None] = no_receipt) -> None:
         """Take a message from the link; `done` as `RemoteKernelListener.message_received` has it."""
+        if self._held is not None:
+            self._held.append(lambda: self.message_received(channel, parts, done))
+            return
         known = _CHANNELS.get(channel)
         if known is None:
             done()
