@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import queue
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -86,7 +87,11 @@ async def until_idle(client: AsyncKernelClient, msg_id: str, timeout: float = WA
     messages = []
     deadline = time.monotonic() + timeout
     while True:
-        message = await client.get_iopub_msg(timeout=max(0.01, deadline - time.monotonic()))
+        try:
+            message = await client.get_iopub_msg(timeout=max(0.01, deadline - time.monotonic()))
+        except queue.Empty as error:
+            error.add_note(f"of {msg_id}: {messages}\n{await asyncio.to_thread(what_the_broker_knows)}")
+            raise
         if message["parent_header"].get("msg_id") != msg_id:
             continue
         messages.append(message)
