@@ -265,6 +265,8 @@ class Codespace:
         minute, now = self.host.timing.minute_seconds, time.monotonic()
         idle_left = self._last_activity + self.idle_timeout_minutes * minute - now
         session_left = self._available_at + self.host.timing.session_minutes * minute - now
+        if self.host.faults.take("session-over", self.name):
+            session_left = 0.0
         if (left := min(idle_left, session_left)) > 0:
             self._timer = asyncio.get_running_loop().call_later(min(left, minute), self._watch_time)
             return

@@ -42,6 +42,7 @@ _ON: dict[str, str] = {"on": ""}
 
 KINDS: dict[str, FaultKind] = {
     "slow-start": FaultKind("starting takes this many seconds more", {"seconds": 10.0}),
+    "session-over": FaultKind("the session has lasted as long as one may: within a minute the codespace is stopped"),
     "state": FaultKind(
         "the codespace is in this state, whatever it does", {"state": "Failed"}, {"state": list(CodespaceState)}
     ),

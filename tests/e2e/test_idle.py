@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 
 from codespace_kernels.broker.client import BrokerClient
+from codespace_kernels.broker.ledger import ledger_path
+from codespace_kernels.broker.usage import SESSION_HOURS
 
 from .clients import execute, running_kernel, soon, text_of, until_idle
 from .conftest import EmulatedAccount, cli, end_broker, wait_until
@@ -49,6 +53,13 @@ def hasty_account(monkeypatch, tmp_path_factory):
 
 
 @pytest.fixture
+def brisk_account(monkeypatch, tmp_path_factory):
+    """One whose minutes last five seconds: its idle timeout is not met here, and limits are soon noticed."""
+    with account_and_broker(monkeypatch, tmp_path_factory.mktemp("h"), "--minute-seconds", "5") as control:
+        yield control
+
+
+@pytest.fixture
 def account(monkeypatch, tmp_path_factory):
     """One whose idle timeout is too long to be met here."""
     with account_and_broker(monkeypatch, tmp_path_factory.mktemp("h")) as control:
@@ -72,26 +83,66 @@ async def test_busy_keeps_awake_and_idle_lets_sleep(hasty_account):
         await soon(lambda: not manager.provisioner._handle.alive, "the kernel's death to be told")
 
 
-async def test_a_loop_that_nobody_looks_at_is_told_that_it_is_let_go(account):
+ENDLESS = "import time\nwhile True: time.sleep(0.1)"
+
+
+async def told(client, run: str, text: str) -> str:
+    """Read what a cell prints until something is in it."""
+    found = ""
+    while text not in found:
+        message = await client.get_iopub_msg(timeout=60)
+        if message["parent_header"].get("msg_id") == run:
+            found += text_of([message])
+    return found
+
+
+def stops() -> str:
+    """When the codespace stops, as the table of `status` says."""
+    return cli("status").stdout.splitlines()[-1].split("\t")[3]
+
+
+async def test_a_loop_that_nobody_looks_at_is_let_go(hasty_account):
     assert cli("connect", "octocat/nap", "--keep-awake", "never").returncode == 0
     policy = {"keep_awake": "busy", "keep_awake_hours": 0.004}
-    async with running_kernel(NAME, config={"CodespaceProvisioner": policy}) as (_, client):
-        run = client.execute("import time\nwhile True: time.sleep(0.1)")
-
-        async def told(text: str) -> str:
-            found = ""
-            while text not in found:
-                message = await client.get_iopub_msg(timeout=60)
-                if message["parent_header"].get("msg_id") == run:
-                    found += text_of([message])
-            return found
-
+    async with running_kernel(NAME, config={"CodespaceProvisioner": policy}) as (manager, client):
+        run = client.execute(ENDLESS)
         await soon(lambda: usage()["awake_until"], "the cap to be told")
-        assert "it is kept awake no longer in 1 minute (keep_awake_hours is 0.004)" in await told("to go on.")
-        assert "Nobody has used codespace" in await told("to go on.")
-        # As GitHub does next, only that it takes longer.
-        await asyncio.to_thread(account.stop)
-        assert "was stopped; its kernels ended with it." in await told("kept awake no longer: nobody")
+        before = await told(client, run, "to go on.")
+        assert "it is kept awake no longer in 1 minute (keep_awake_hours is 0.004)" in before
+        assert hasty_account.state == "Available"
+        assert "Nobody has used codespace" in await told(client, run, "to go on.")
+        assert (await asyncio.to_thread(cli, "edit", hasty_account.codespace, "--idle-timeout", "5")).returncode == 0
+        # Nobody but its idle timeout stops it: no notice comes in between.
+        cause = await told(client, run, "kept awake no longer: nobody")
+        assert "was stopped; its kernels ended with it. GitHub says: Your codespace was stopped because nobody" in cause
+        await soon(lambda: not manager.provisioner._handle.alive, "the kernel's death to be told")
+        assert hasty_account.state in DOWN
+
+
+def age_session(seconds: float) -> None:
+    """Have the broker's ledger say that the codespace has run for so long; none may run."""
+    ledger = json.loads(ledger_path().read_text())
+    ((*_, session),) = ledger["workspaces"].values()
+    assert session["open"]
+    session["begin"] = time.time() - seconds
+    ledger_path().write_text(json.dumps(ledger))
+
+
+async def test_the_end_of_the_longest_session_is_told_before_and_when_it_strikes(brisk_account):
+    assert cli("connect", "octocat/nap").returncode == 0
+    end_broker()
+    age_session(SESSION_HOURS * 3600 - 600)
+    async with running_kernel(NAME) as (manager, client):
+        run = client.execute(ENDLESS)
+        before = await told(client, run, "it begins a new session.")
+        assert f"GitHub stops codespace {brisk_account.codespace} in 10 minutes: no session there lasts more" in before
+        said = await asyncio.to_thread(stops)
+        assert said.startswith("in ")
+        assert said.endswith(" min, at its longest session")
+        brisk_account.set("session-over", count=1)
+        cause = await told(client, run, "GitHub stops every codespace after 12 hours.")
+        assert "was stopped; its kernels ended with it. GitHub says: Your codespace was stopped because it had" in cause
+        await soon(lambda: not manager.provisioner._handle.alive, "the kernel's death to be told")
 
 
 async def test_is_stopped_when_idle_and_says_so_in_the_next_cell(account):
