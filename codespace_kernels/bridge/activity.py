@@ -33,6 +33,7 @@ class Activity:
         state_changed: Called with each new execution state.
         idle_lost: Called with the header of an answered request whose `idle` never came.
         idle_grace: Seconds, see `IDLE_GRACE`.
+        finished: Called with the id of each request that the kernel is done with, before clients hear of it.
     """
 
     def __init__(
@@ -41,12 +42,14 @@ class Activity:
         idle_lost: Callable[[bytes], None],
         *,
         idle_grace: float = IDLE_GRACE,
+        finished: Callable[[str], None] = lambda _request: None,
     ) -> None:
         self.state = "starting"
         self.pending: dict[str, bytes] = {}
         self._state_changed = state_changed
         self._idle_lost = idle_lost
         self._idle_grace = idle_grace
+        self._finished = finished
         self._busy: dict[str, bytes] = {}
         self._answered: set[str] = set()
         self._unheard: dict[str, bytes] = {}
@@ -163,6 +166,25 @@ class Activity:
         if self.state == "dead":
             self._set("starting")
 
+    def restore(self, msg_id: str, header: bytes, *, is_answered: bool) -> None:
+        """Take over a request that another process handed to the kernel, in the order of their coming.
+
+        Args:
+            msg_id: Its id.
+            header: Its header.
+            is_answered: Whether only its idle is missing.
+        """
+        if is_answered:
+            self._busy[msg_id] = header
+            self._answered.add(msg_id)
+            self._watch()
+            return
+        runs = any(_EXECUTION in known for known in (*self.pending.values(), *self._busy.values()))
+        self.pending[msg_id] = header
+        if _EXECUTION in header and not runs:
+            # The kernel works on the first one, and has said so to the process that is gone.
+            self._busy[msg_id] = header
+
     def begin_unknown(self) -> None:
         """Take the kernel for busy, since nobody knows with what."""
         self._unknown = True
@@ -173,6 +195,10 @@ class Activity:
         self._unknown = False
         if self.state == "busy" and not self._busy:
             self._set("idle")
+
+    def is_busy_with(self, msg_id: str) -> bool:
+        """Tell whether the kernel has said to be busy with a request, and not yet to be done with it."""
+        return msg_id in self._busy
 
     def take_over(self, other: Activity) -> None:
         """Go on from what another one knows of the same kernel."""
@@ -195,6 +221,7 @@ class Activity:
         self._busy.pop(msg_id, None)
         self._unheard.pop(msg_id, None)
         self._answered.discard(msg_id)
+        self._finished(msg_id)
 
     def _set(self, state: str) -> None:
         if state != self.state:

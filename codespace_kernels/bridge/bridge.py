@@ -20,6 +20,7 @@ from codespace_kernels.bridge.lost_way import LostWay, LostWayLine, LostWayNotes
 from codespace_kernels.bridge.notebook_name import NotebookName
 from codespace_kernels.bridge.person_watch import PersonWatch
 from codespace_kernels.bridge.probe import BusyProbe
+from codespace_kernels.bridge.request_log import RequestLog
 from codespace_kernels.bridge.requests import LifecycleRequests, RequestHandler, RequestQueue, no_kernel
 from codespace_kernels.bridge.sockets import LocalSockets, Ports
 from codespace_kernels.bridge.standin import StandIn
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from codespace_kernels.bridge.owner import BridgeOwner
+    from codespace_kernels.bridge.request_log import OpenRequest
     from codespace_kernels.bridge.waiting_line import WaitingState
     from codespace_kernels.remote_kernel import RemoteKernel
     from codespace_kernels.zmtp import CurveKeys
@@ -62,6 +64,7 @@ class KernelBridge:
         *,
         in_terminal: bool,
         replaces_output: bool,
+        requests: RequestLog | None = None,
     ) -> None:
         self._sockets = sockets
         self._signer = signer
@@ -69,7 +72,10 @@ class KernelBridge:
         self._gate = LocalGate(signer)
         self._queue = RequestQueue()
         self._messages = LocalMessages()
-        self._activity = Activity(self._execution_state_changed, self._idle_lost, idle_grace=idle_grace)
+        requests = requests or RequestLog()
+        self._activity = Activity(
+            self._execution_state_changed, self._idle_lost, idle_grace=idle_grace, finished=requests.idle
+        )
         self._lifecycle = LifecycleRequests(self._messages, self._send, self.interrupt, self._shutdown_requested)
         self._late = LateAnswers()
         self._lost_answers = LostAnswers(
@@ -77,6 +83,7 @@ class KernelBridge:
             self._messages,
             self._send,
             lambda: self._ask_kernel_info(self._kernel) if self._kernel is not None else None,
+            log=requests,
         )
         self._busy_answers = BusyAnswers(self._messages, self._send, self._pass_on, self._activity, self._late)
         self._earlier = EarlierOutput(self._messages, self._send, lambda: self._busy_answers.active)
@@ -119,6 +126,7 @@ class KernelBridge:
         in_terminal: bool = False,
         replaces_output: bool = True,
         curve: CurveKeys | None = None,
+        requests: RequestLog | None = None,
     ) -> KernelBridge:
         """Open the local sockets; from then on clients may connect and send.
 
@@ -133,6 +141,7 @@ class KernelBridge:
             replaces_output: Whether they replace a display in place; those that only collect outputs would keep what
                 such a display showed last.
             curve: The connection file's keys, where clients use CurveZMQ.
+            requests: Where open requests are written down, for the process after this one.
 
         Raises:
             SettingsError: A port is taken, the scheme is unknown, or the key cannot stand in a connection file.
@@ -145,7 +154,15 @@ class KernelBridge:
         except ValueError as error:
             raise SettingsError(f"The connection file cannot be used: {error}.") from None
         sockets = LocalSockets(ip, ports, curve)
-        return cls(sockets, signer, owner, idle_grace, in_terminal=in_terminal, replaces_output=replaces_output)
+        return cls(
+            sockets,
+            signer,
+            owner,
+            idle_grace,
+            in_terminal=in_terminal,
+            replaces_output=replaces_output,
+            requests=requests,
+        )
 
     def __repr__(self) -> str:
         return f"<KernelBridge {self._sockets.ip}:{self._sockets.ports.shell} {self._activity.state}>"
@@ -259,6 +276,7 @@ class KernelBridge:
             return None
         self._lost_way.forget()
         unattended = UnattendedKernel(kernel, self._activity, self._earlier.store, self._question)
+        unattended.lost_answers.take_over(self._lost_answers)
         kernel.listen(unattended)
         return unattended
 
@@ -270,6 +288,7 @@ class KernelBridge:
             kernel_info: The content of the `kernel_info_reply`, for as long as the kernel is busy with an earlier run.
         """
         self.detach()
+        self._lost_answers.take_over(unattended.lost_answers)
         unattended.close()
         self._activity.take_over(unattended.activity)
         self._busy_answers.begin(kernel_info, unattended.activity.unfinished)
@@ -279,10 +298,16 @@ class KernelBridge:
         self._kernel.listen(self)
         self._hand_over(self._kernel)
 
-    def resume(self, kernel: RemoteKernel) -> None:
-        """Go on with a kernel that another process had connected with the same clients, who are about to come back."""
+    def resume(self, kernel: RemoteKernel, requests: Iterable[OpenRequest] = ()) -> None:
+        """Go on with a kernel that another process had connected with the same clients, who are about to come back.
+
+        Args:
+            kernel: The kernel.
+            requests: What it was handed and had not answered yet.
+        """
         self.detach()
         self._homecoming.begin()
+        self._lost_answers.restore(requests)
         self._probe.begin()
         self._kernel = kernel
         kernel.listen(self)
@@ -474,6 +499,7 @@ class KernelBridge:
                 self._ask_kernel_info(self._coming)
             elif self._kernel is not None and (asked := self._probe.ask(self._kernel)):
                 self._late.expect(asked)
+                self._lost_answers.probed(asked)
         if self._owner is not None:
             self._owner.kernel_state_changed(state, reason)
 

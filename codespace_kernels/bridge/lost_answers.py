@@ -6,14 +6,16 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from codespace_kernels.bridge.request_log import RequestLog
 from codespace_kernels.errors import LinkError
 from codespace_kernels.messages import Channel, Message
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from codespace_kernels.bridge.activity import Activity
     from codespace_kernels.bridge.local_messages import LocalMessages
+    from codespace_kernels.bridge.request_log import OpenRequest
 
 _log = logging.getLogger(__name__)
 
@@ -44,6 +46,7 @@ class LostAnswers:
         messages: Makes messages.
         send: Hands a message to local clients.
         ask: Asks the kernel something on shell; gives the request's id, None where there is no kernel.
+        log: Where open requests are written down; None for nowhere.
         grace: Seconds, see `GRACE`.
     """
 
@@ -54,6 +57,7 @@ class LostAnswers:
         send: Callable[[Channel, Message], None],
         ask: Callable[[], str | None],
         *,
+        log: RequestLog | None = None,
         grace: float = GRACE,
     ) -> None:
         self._activity = activity
@@ -61,7 +65,9 @@ class LostAnswers:
         self._send = send
         self._ask = ask
         self._grace = grace
+        self._log = log or RequestLog()
         self._asked: dict[str, _Asked] = {}
+        self._restored: set[str] = set()
         self._doubtful: dict[str, str] = {}
         self._question: str | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -72,16 +78,55 @@ class LostAnswers:
         msg_type = str(header.get("msg_type", ""))
         if msg_type.endswith("_request"):
             stripped = request._replace(content=b"{}", buffers=())
-            self._asked[str(header.get("msg_id", ""))] = _Asked(channel, stripped, msg_type)
+            msg_id = str(header.get("msg_id", ""))
+            self._asked[msg_id] = _Asked(channel, stripped, msg_type)
+            self._log.asked(msg_id, channel, stripped)
+
+    def restore(self, requests: Iterable[OpenRequest]) -> None:
+        """Go on with what clients asked another process, which handed it to the kernel."""
+        for channel, request, is_answered in requests:
+            header = request.header_dict()
+            msg_id = str(header.get("msg_id", ""))
+            self._activity.restore(msg_id, request.header, is_answered=is_answered)
+            if not is_answered:
+                self._asked[msg_id] = _Asked(channel, request, str(header.get("msg_type", "")))
+                self._restored.add(msg_id)
+
+    def take_over(self, other: LostAnswers) -> None:
+        """Go on in the place of another one, which ends, with what it knows of the same kernel."""
+        self._asked.update(other._asked)
+        self._doubtful.update(other._doubtful)
+        self._question = other._question
+        if other._timer is not None:
+            self._plan_check()
+        other.close()
+
+    def probed(self, question: str) -> None:
+        """Hear that the kernel is asked something: with its answer all is over that it was asked by a process before.
+
+        What that process wrote down and died before it sent it is among that: the kernel will never answer it.
+
+        Args:
+            question: The request's id; it went by shell.
+        """
+        restored = [msg_id for msg_id in self._restored if self._is_open_on_shell(msg_id)]
+        if restored and not self._doubtful:
+            self._doubtful = dict.fromkeys(restored, "")
+            self._question = question
+
+    def _is_open_on_shell(self, msg_id: str) -> bool:
+        asked = self._asked.get(msg_id)
+        return asked is not None and asked.channel is Channel.SHELL
 
     def replied(self, message: Message) -> None:
         """Hear of a reply of the kernel, also of those to our own questions."""
         msg_id = str(message.parent_dict().get("msg_id", ""))
         self._asked.pop(msg_id, None)
         self._doubtful.pop(msg_id, None)
+        self._log.answered(msg_id, is_busy=self._activity.is_busy_with(msg_id))
         if msg_id == self._question:
             self._question = None
-            self._timer = asyncio.get_running_loop().call_later(self._grace, self._check)
+            self._plan_check()
 
     def published(self, message: Message) -> None:
         """Hear of a message on iopub."""
@@ -102,6 +147,15 @@ class LostAnswers:
         self._stop_clock()
         self._asked.clear()
         self._doubtful.clear()
+        self._restored.clear()
+        self._log.clear()
+
+    def close(self) -> None:
+        """Stop the clock."""
+        self._stop_clock()
+
+    def _plan_check(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(self._grace, self._check)
 
     def _begin(self) -> None:
         self._question = self._ask() if self._doubtful else None
@@ -127,6 +181,7 @@ class LostAnswers:
         # A message of a widget has no reply, but the kernel is busy with it as with everything.
         header = self._activity.busy.get(msg_id) if asked is None else asked.request.header
         if asked is not None:
+            self._log.answered(msg_id, is_busy=False)
             self._reply(asked)
             self._activity.forgotten(msg_id)
         if header is not None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from codespace_kernels.bridge.activity import Activity
 from codespace_kernels.bridge.earlier import OutputStore
 from codespace_kernels.bridge.local_messages import LocalMessages
+from codespace_kernels.bridge.lost_answers import LostAnswers
 from codespace_kernels.bridge.probe import BusyProbe
 from codespace_kernels.messages import Channel, MalformedMessageError
 from codespace_kernels.remote_kernel import KernelState, no_receipt
@@ -41,6 +42,7 @@ class UnattendedKernel:
     Attributes:
         kernel: The kernel.
         probe: Asks a kernel that was restored whether it works.
+        lost_answers: Ends what the kernel seems to be busy with after a gap, though it is not.
         output: What it wrote.
         question: As above.
         changed: Called when it dies, and when it becomes busy or idle.
@@ -60,7 +62,9 @@ class UnattendedKernel:
         self.changed: Callable[[], None] = lambda: None
         self.activity = Activity(lambda _state: self.changed(), lambda _request: None)
         self.activity.take_over(activity)
-        self.probe = BusyProbe(self.activity, LocalMessages())
+        self._messages = LocalMessages()
+        self.probe = BusyProbe(self.activity, self._messages)
+        self.lost_answers = LostAnswers(self.activity, self._messages, self._show, self._ask)
 
     @classmethod
     def restored(cls, kernel: RemoteKernel) -> UnattendedKernel:
@@ -88,11 +92,13 @@ class UnattendedKernel:
         """Tell whether the message is kept, and `done` called when it has been shown."""
         if channel is Channel.IOPUB:
             self.activity.published(message)
+            self.lost_answers.published(message)
             return self.output.put(message, done)
         if channel is Channel.STDIN:
             self.question, self._question_answered = message, done
             return True
         self.activity.replied(message)
+        self.lost_answers.replied(message)
         self.probe.replied(message)
         if self.question is not None and is_reply_to_run_of(self.question, message):
             self.question = None
@@ -106,19 +112,36 @@ class UnattendedKernel:
         if state is KernelState.DEAD:
             self.alive, self.reason = False, reason
             self.probe.end()
+            self.lost_answers.forget()
             self.activity.reset("dead")
         elif state is KernelState.RESTARTING:
             self.probe.end()
+            self.lost_answers.forget()
             self.activity.reset("starting")
         elif state is KernelState.ALIVE:
             self.probe.ask(self.kernel)
 
     def output_may_be_missing(self, reason: str) -> None:
-        """Hear that messages were lost (see `RemoteKernelListener`)."""
+        """Hear that messages were lost (see `RemoteKernelListener`); it is told where the rest is shown."""
         _log.warning("output of a kernel that nobody holds may be missing: %s", reason)
+        for parent in self.activity.open_requests[:1]:
+            content = {"name": "stderr", "text": f"[codespace-kernels] Output may be missing: {reason}\n"}
+            self._show(Channel.IOPUB, self._messages.published("stream", parent, content))
+        self.lost_answers.output_is_missing()
+
+    def _show(self, channel: Channel, message: Message) -> None:
+        """Keep what is said in the kernel's place; who waited for a reply is gone."""
+        if channel is Channel.IOPUB:
+            self.output.put(message)
+
+    def _ask(self) -> str:
+        request = self._messages.request("kernel_info_request")
+        self.kernel.send(Channel.SHELL, request)
+        return str(request.header_dict()["msg_id"])
 
     def close(self) -> None:
         """Listen no more; the kernel goes on."""
         self.activity.close()
+        self.lost_answers.close()
         self.kernel.listen(None)
         self._question_answered()

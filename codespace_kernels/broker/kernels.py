@@ -16,8 +16,9 @@ from codespace_kernels.broker.connection_files import remove_left_over
 from codespace_kernels.broker.kept import KeptKernel
 from codespace_kernels.broker.kernel_place import May
 from codespace_kernels.broker.kernel_start import KernelStart
+from codespace_kernels.broker.open_requests import left_behind, request_log
 from codespace_kernels.broker.protocol import SHUT_DOWN
-from codespace_kernels.broker.state import SavedKernel, saved_remote, saved_requests, without_tokens
+from codespace_kernels.broker.state import NO_LINK, SavedKernel, saved_remote, saved_requests, without_tokens
 from codespace_kernels.errors import CodespaceKernelsError, KernelError, KernelNotFoundError, SettingsError
 from codespace_kernels.progress import ProgressEvent
 from codespace_kernels.remote_kernel import KernelState
@@ -42,6 +43,8 @@ BIND_SECONDS = 10.0
 
 NAME_SECONDS = 20.0
 """How long a launcher's front end may take to name its notebook, where a kernel is kept that may be that notebook's."""
+
+NO_LINK_GAP = "The broker was started anew, and what a Jupyter server that is not ours said meanwhile was lost."
 
 
 class BrokerKernel:
@@ -83,6 +86,7 @@ class BrokerKernel:
         self._named = asyncio.Event()
         self._may_take_back = True
         self._start: KernelStart | None = None
+        self._requests = request_log(self.kernel_id)
 
     @property
     def session(self) -> WorkspaceSession | None:
@@ -157,7 +161,9 @@ class BrokerKernel:
         if self._remote is not None:
             self._become("reconnecting")
             self._out_of_reach.set()
-            bridge.resume(self._remote)
+            bridge.resume(self._remote, left_behind(self._requests, self.kernel_id))
+            if saved.remote is not None and saved.remote.number == NO_LINK:
+                bridge.output_may_be_missing(NO_LINK_GAP)
             bridge.repeat(waiting)
         elif not saved.dead:
             assert self._start is not None
@@ -176,6 +182,7 @@ class BrokerKernel:
             in_terminal=request.in_terminal,
             replaces_output=request.replaces_output,
             curve=_curve_keys(request),
+            requests=self._requests,
         )
         self._bridge.waiting.changed = self._place.changed
         self._emit({"event": "bound", "kernel_id": self.kernel_id, "connection_info": self.connection_info()})
@@ -408,6 +415,7 @@ class BrokerKernel:
         bridge, self._bridge = self._bridge, None
         if bridge is not None:
             await bridge.close()
+        self._requests.remove()
         await asyncio.to_thread(remove_left_over, self.request.connection_file, self.request.key)
         self._become("ended")
 
@@ -439,6 +447,7 @@ class BrokerKernel:
         """Let go of the local sockets, for another broker to go on with the kernel."""
         if self._start is not None:
             await self._start.give_up()
+        self._requests.leave()
         bridge, self._bridge = self._bridge, None
         if bridge is not None:
             await bridge.close()

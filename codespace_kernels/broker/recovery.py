@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from codespace_kernels.bridge import UnattendedKernel
 from codespace_kernels.broker.kept import KeptKernel
+from codespace_kernels.broker.open_requests import request_log
+from codespace_kernels.broker.open_requests import tidy as tidy_requests
 from codespace_kernels.broker.state import NO_LINK, SavedState, links_folder, load, state_path, to_text
 from codespace_kernels.errors import CodespaceKernelsError
 from codespace_kernels.ssh.files import replace_file
@@ -122,6 +124,7 @@ class Recovery:
         """Take over what the last broker left; nothing is asked of anybody yet."""
         state, self.notice = load(state_path())
         _tidy({workspace.link for workspace in state.workspaces})
+        tidy_requests({kernel.id for kernel in state.kernels if not kernel.kept})
         for workspace in state.workspaces:
             kernels = [kernel for kernel in state.kernels if _is_in(kernel, workspace)]
             self._restore_workspace(workspace, kernels)
@@ -176,6 +179,7 @@ class Recovery:
         await asyncio.sleep(CLAIM_SECONDS)
         for kernel_id in list(self._unclaimed):
             unclaimed = self.claim(kernel_id)
+            request_log(kernel_id).remove()  # Who asked is gone.
             if unclaimed is not None and unclaimed.remote is not None and unclaimed.session is not None:
                 await self._let_go(unclaimed.saved, unclaimed.session, unclaimed.remote)
 

@@ -179,6 +179,35 @@ async def test_a_kernel_that_dies_without_clients_tells_why_later(left):
     assert (left.alive, left.busy, left.reason) == (False, False, "It was killed.")
 
 
+async def test_a_kernel_whose_idle_was_lost_without_clients_is_not_busy_for_ever(left):
+    left.output_may_be_missing("The process was replaced.")
+    assert left.busy
+    _, asked = left.kernel.received[-1]
+    left.message_received(Channel.SHELL, make_message("kernel_info_reply", asked.header, content={"status": "ok"}))
+    await until(lambda: not left.busy)
+    assert texts(left.output) == ["[codespace-kernels] Output may be missing: The process was replaced.\n"]
+
+
+async def test_what_was_asked_before_the_clients_went_is_over_too(bridge):
+    kernel = MemoryKernel()
+    first = await KernelBridge.bind(key=KEY, owner=Owner())
+    first.attach(kernel)
+    async with subscribed(first) as client:
+        client.execute("first()")
+        client.execute("second()")
+        await until(lambda: len(kernel.received) == 2)
+    kernel.status("busy", kernel.received[0][1])
+    unattended = first.leave()
+    await first.close()
+    unattended.output_may_be_missing("The process was replaced.")
+    # The notebook is back before the kernel answers.
+    bridge.take_back(unattended, INFO)
+    _, asked = kernel.received[2]
+    kernel.emit(Channel.SHELL, make_message("kernel_info_reply", asked.header, content={"status": "ok"}))
+    await until(lambda: not bridge.busy)
+    assert bridge.stats.pending_requests == 0
+
+
 def question(parent: bytes = RUN) -> Message:
     return make_message("input_request", parent, (b"gone",), {"prompt": "who? ", "password": False})
 

@@ -26,7 +26,7 @@ from codespace_kernels.launcher import PORT_NAMES
 from tests.ports import free_ports
 
 from .clients import execute, reply_to, running_kernel, soon, text_of, until_idle
-from .conftest import WAIT, broker_kernels, cli, end_broker, ended, wait_until
+from .conftest import WAIT, broker_kernels, cli, end_broker, ended, kernels_inside, wait_until
 from .test_kept import front_end_dies, notebook, session_of, wait_for
 
 if TYPE_CHECKING:
@@ -148,6 +148,53 @@ def broker_kernels_or_none() -> list[dict]:
     with contextlib.suppress(BrokerError):
         return broker_kernels()
     return []
+
+
+async def test_a_cell_whose_kernel_dies_with_the_broker_is_told(account, kernel_name):
+    async with running_kernel(kernel_name) as (manager, client):
+        msg_id = client.execute("import time; print('begun', flush=True); time.sleep(600)")
+        while (await client.get_iopub_msg(timeout=60))["content"].get("text") != "begun\n":
+            pass
+        (kernel,) = kernels_inside(account.codespace)
+        await asyncio.to_thread(account.fault, "relay-blackhole")
+        os.kill(kernel, signal.SIGKILL)
+        await asyncio.to_thread(kill_broker)
+        await asyncio.to_thread(account.fault, "relay-blackhole", "--clear")
+        await told(client, msg_id, "was killed (SIGKILL)")
+        await soon(lambda: not manager.provisioner._handle.alive, "the kernel's death to be told")
+
+
+async def test_a_cell_whose_answer_is_lost_with_the_broker_ends(account, kernel_name, tmp_path):
+    go, done = tmp_path / "go", tmp_path / "done"
+    async with running_kernel(kernel_name) as (manager, client):
+        code = f"import pathlib\nprint('begun', flush=True)\n{wait_for(go)}pathlib.Path({str(done)!r}).touch()"
+        msg_id = client.execute(code)
+        while (await client.get_iopub_msg(timeout=60))["content"].get("text") != "begun\n":
+            pass
+        await asyncio.to_thread(account.fault, "relay-blackhole")
+        # Whatever the kernel says now has nobody to hear it.
+        await asyncio.to_thread(account.fault, "signal", "--option", "which=link")
+        go.touch()
+        await soon(done.exists, "the cell to end")
+        await asyncio.to_thread(kill_broker)
+        for kind in ("signal", "relay-blackhole"):
+            await asyncio.to_thread(account.fault, kind, "--clear")
+        assert "Output may be missing" in text_of(await until_idle(client, msg_id))
+        reply = await reply_to(client, msg_id)
+        assert (reply["content"]["status"], reply["content"]["ename"]) == ("error", "LinkError")
+        assert text_of(await execute(client, "print(6 * 7)")) == "42\n"
+        assert [kernel["state"] for kernel in await asyncio.to_thread(broker_kernels)] == ["idle"]
+        assert await manager.is_alive()
+
+
+async def told(client, msg_id: str, text: str) -> str:
+    """Read what a cell is told until something is in it."""
+    found = ""
+    while text not in found:
+        message = await client.get_iopub_msg(timeout=WAIT)
+        if message["parent_header"].get("msg_id") == msg_id:
+            found += text_of([message])
+    return found
 
 
 async def test_a_broker_that_is_told_to_end_leaves_its_kernels_to_the_next(kernel_name):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 
@@ -9,8 +10,10 @@ import pytest
 
 from codespace_kernels.broker.client import BrokerClient
 
-from .clients import execute, running_kernel, text_of
+from .clients import execute, reply_to, running_kernel, soon, text_of, until_idle
 from .conftest import EmulatedAccount, cli
+from .test_broker_dies import broker_kernels_or_none, kill_broker
+from .test_kept import wait_for
 
 pytestmark = pytest.mark.e2e
 
@@ -53,6 +56,22 @@ async def test_without_ssh_server_its_own_jupyter_server_gives_kernels(own_accou
     (promise,) = [session["promise"] for session in told if session["name"] == own_account.codespace]
     assert promise["output"] == "may be lost"
     assert "SSH" in promise["why"]
+
+
+async def test_a_cell_whose_broker_died_ends_though_its_answer_is_lost(own_account, tmp_path):
+    own_account.fault("no-sshd")
+    assert cli("connect", own_account.codespace).returncode == 0
+    go = tmp_path / "go"
+    async with running_kernel("cs-octocat-odd-python3") as (_, client):
+        msg_id = client.execute(f"print('begun', flush=True)\n{wait_for(go)}x = 17")
+        while (await client.get_iopub_msg(timeout=60))["content"].get("text") != "begun\n":
+            pass
+        await asyncio.to_thread(kill_broker)
+        await soon(lambda: [k["state"] for k in broker_kernels_or_none()] == ["busy"], "the kernel to be taken back")
+        go.touch()
+        assert "The broker was started anew" in text_of(await until_idle(client, msg_id))
+        assert (await reply_to(client, msg_id))["content"]["ename"] == "LinkError"
+        assert text_of(await execute(client, "print(x)")) == "17\n"
 
 
 def test_without_ssh_server_and_jupyter_the_feature_is_named(own_account):
