@@ -94,6 +94,10 @@ class RemoteKernel(Protocol):
     def kernel_id(self) -> str:
         """Its id at the Jupyter server of the workspace."""
 
+    @property
+    def is_receiving(self) -> bool:
+        """Whether a message of it has begun to come and is not whole yet, as far as the carrier knows."""
+
     def listen(self, listener: RemoteKernelListener | None) -> None:
         """Set who hears of this kernel; what came before anybody listened is handed over first, in order."""
 

@@ -32,6 +32,7 @@ class Activity:
     Args:
         state_changed: Called with each new execution state.
         idle_lost: Called with the header of an answered request whose `idle` never came.
+        is_receiving: Tells whether a message of the kernel is coming: a large one takes long, its reply does not.
         idle_grace: Seconds, see `IDLE_GRACE`.
         finished: Called with the id of each request that the kernel is done with, before clients hear of it.
     """
@@ -40,6 +41,7 @@ class Activity:
         self,
         state_changed: Callable[[str], None],
         idle_lost: Callable[[bytes], None],
+        is_receiving: Callable[[], bool] = lambda: False,
         *,
         idle_grace: float = IDLE_GRACE,
         finished: Callable[[str], None] = lambda _request: None,
@@ -48,6 +50,7 @@ class Activity:
         self.pending: dict[str, bytes] = {}
         self._state_changed = state_changed
         self._idle_lost = idle_lost
+        self._is_receiving = is_receiving
         self._idle_grace = idle_grace
         self._finished = finished
         self._busy: dict[str, bytes] = {}
@@ -236,6 +239,8 @@ class Activity:
         self._timer = None
         if not self._answered:
             return
+        if self._is_receiving():
+            self._last_published = time.monotonic()
         if self._connected and time.monotonic() - self._last_published >= self._idle_grace:
             self._give_up_idle()
         else:

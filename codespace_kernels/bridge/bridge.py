@@ -74,7 +74,11 @@ class KernelBridge:
         self._messages = LocalMessages()
         requests = requests or RequestLog()
         self._activity = Activity(
-            self._execution_state_changed, self._idle_lost, idle_grace=idle_grace, finished=requests.idle
+            self._execution_state_changed,
+            self._idle_lost,
+            lambda: self._kernel is not None and self._kernel.is_receiving,
+            idle_grace=idle_grace,
+            finished=requests.idle,
         )
         self._lifecycle = LifecycleRequests(self._messages, self._send, self.interrupt, self._shutdown_requested)
         self._late = LateAnswers()

@@ -60,7 +60,7 @@ class UnattendedKernel:
         self.reason = ""
         self.within_reach = True
         self.changed: Callable[[], None] = lambda: None
-        self.activity = Activity(lambda _state: self.changed(), lambda _request: None)
+        self.activity = Activity(lambda _state: self.changed(), lambda _request: None, lambda: kernel.is_receiving)
         self.activity.take_over(activity)
         self._messages = LocalMessages()
         self.probe = BusyProbe(self.activity, self._messages)

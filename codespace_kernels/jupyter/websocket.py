@@ -115,6 +115,11 @@ class WebsocketKernel:
         """What is known of the kernel."""
         return self._state
 
+    @property
+    def is_receiving(self) -> bool:
+        """See `RemoteKernel`; a websocket gives whole messages only."""
+        return False
+
     def listen(self, listener: RemoteKernelListener | None) -> None:
         """Set who hears of this kernel; see `RemoteKernel`."""
         self._mailbox.listen(listener)

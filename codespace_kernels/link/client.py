@@ -401,6 +401,10 @@ class LinkClient:
         if self._carrier is not None:
             self._carrier.wake()
 
+    def is_receiving(self, number: int) -> bool:
+        """Tell whether a message of a kernel has begun to come and is not whole yet."""
+        return self._session.is_receiving(number)
+
     # -- what the server offers ---------------------------------------------------------------------------------------
 
     async def kernelspecs(self) -> dict[str, RemoteKernelSpec]:

@@ -61,6 +61,11 @@ class LinkKernel:
         """What is known of it now."""
         return self._state
 
+    @property
+    def is_receiving(self) -> bool:
+        """See `RemoteKernel`."""
+        return self._client.is_receiving(self.number)
+
     def listen(self, listener: RemoteKernelListener | None) -> None:
         """Set who hears of this kernel; what came before anybody listened is handed over first, in order."""
         self._listener = listener

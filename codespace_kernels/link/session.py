@@ -376,6 +376,10 @@ class Session:
         self._journal.confirmed(self._said_confirmed)
         return self._said_confirmed
 
+    def is_receiving(self, kernel: int) -> bool:
+        """Tell whether a message of a kernel has begun to come and is not whole yet."""
+        return any(number == kernel for number, _ in self._fragments)
+
     def delivered(self, message: MessageReceived) -> None:
         """Hear that a message is where it belongs; to be told of each one at an end with a journal."""
         if self._receipts is not None and message.receipt is not None:

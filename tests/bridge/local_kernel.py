@@ -62,6 +62,8 @@ class LocalKernel:
         else:
             self._listener.message_received(channel, message)
 
+    is_receiving = False
+
     def listen(self, listener: RemoteKernelListener | None) -> None:
         self._listener = listener
         while listener is not None and self._early:

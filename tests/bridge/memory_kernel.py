@@ -27,6 +27,7 @@ class MemoryKernel:
         self.interrupts = 0
         self.interrupt_error: Exception | None = None
         self.listener: RemoteKernelListener | None = None
+        self.is_receiving = False
         self._answer = answer
 
     def listen(self, listener: RemoteKernelListener | None) -> None:

@@ -504,6 +504,28 @@ async def test_a_lost_idle_is_made_up_for_after_the_reply():
         await bridge.close()
 
 
+async def test_no_idle_is_made_up_while_a_large_message_comes():
+    """A reply overtakes what was published before it, and on a slow line that may take minutes."""
+    bridge = await KernelBridge.bind(key=KEY, idle_grace=0.05)
+    kernel = MemoryKernel()
+    bridge.attach(kernel)
+    try:
+        async with subscribed(bridge) as client:
+            client.execute("display()")
+            await until(lambda: kernel.received)
+            request = kernel.received[0][1]
+            kernel.status("busy", request)
+            kernel.is_receiving = True
+            kernel.emit(Channel.SHELL, make_message("execute_reply", request.header, request.identities))
+            await asyncio.sleep(0.3)
+            assert (bridge.stats.execution_state, bridge.stats.gaps) == ("busy", 0)
+            kernel.is_receiving = False
+            await until(lambda: bridge.stats.execution_state == "idle")
+            assert bridge.stats.gaps == 1
+    finally:
+        await bridge.close()
+
+
 async def test_a_cell_that_was_answered_and_never_began_is_told_and_ended():
     bridge = await KernelBridge.bind(key=KEY, idle_grace=0.2)
     kernel = MemoryKernel()

@@ -447,3 +447,14 @@ def test_what_came_twice_takes_no_room_in_the_window(tmp_path: Path) -> None:
         wire.now += ACK_DELAY
     assert [message.parts for message in wire.messages("right")[2:]] == [[b"%d" % count] for count in range(20)]
     wire.right.close()
+
+
+def test_a_message_of_which_a_part_has_come_is_known() -> None:
+    wire = Wire()
+    wire.step()
+    wire.left.send(1, 1, [b"x" * 300_000])
+    wire.step(max_bytes=1000)
+    assert wire.right.is_receiving(1)
+    assert not wire.right.is_receiving(2)
+    wire.settle()
+    assert not wire.right.is_receiving(1)
