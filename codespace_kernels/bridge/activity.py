@@ -50,7 +50,7 @@ class Activity:
         self.pending: dict[str, bytes] = {}
         self._state_changed = state_changed
         self._idle_lost = idle_lost
-        self._is_receiving = is_receiving
+        self.is_receiving = is_receiving
         self._idle_grace = idle_grace
         self._finished = finished
         self._busy: dict[str, bytes] = {}
@@ -239,7 +239,7 @@ class Activity:
         self._timer = None
         if not self._answered:
             return
-        if self._is_receiving():
+        if self.is_receiving():
             self._last_published = time.monotonic()
         if self._connected and time.monotonic() - self._last_published >= self._idle_grace:
             self._give_up_idle()

@@ -168,6 +168,10 @@ class LostAnswers:
 
     def _check(self) -> None:
         self._timer = None
+        if self._activity.is_receiving():
+            # The answer to our question has overtaken what was published before it.
+            self._plan_check()
+            return
         runs = "busy" in self._doubtful.values()
         for msg_id, state in list(self._doubtful.items()):
             # What has not begun while another one runs may stand behind it.

@@ -21,7 +21,8 @@ class Scene:
         self.sent: list[tuple[Channel, str, dict]] = []
         self.questions: list[Message] = []
         self.kernel = LocalMessages()
-        self.activity = Activity(lambda _: None, lambda _: None)
+        self.receiving = False
+        self.activity = Activity(lambda _: None, lambda _: None, lambda: self.receiving)
         self.lost = LostAnswers(self.activity, LocalMessages(), self.send, self.ask, grace=0.05)
 
     def send(self, channel: Channel, message: Message) -> None:
@@ -133,6 +134,20 @@ async def test_a_reply_that_overtook_what_was_published_is_followed_by_it(scene:
     assert scene.activity.open_requests == []
     scene.lost.output_is_missing()
     assert scene.questions == []
+
+
+async def test_nothing_is_ended_while_a_large_message_comes(scene: Scene) -> None:
+    request = scene.request()
+    scene.status("busy", request)
+    scene.receiving = True
+    scene.lost.output_is_missing()
+    scene.reply(scene.questions[0])
+    await asyncio.sleep(0.3)
+    assert scene.sent == []
+    scene.status("idle", request)
+    scene.receiving = False
+    await until(lambda: scene.sent)
+    assert scene.kinds() == ERROR
 
 
 async def test_a_kernel_is_not_busy_for_ever_with_a_message_that_has_no_reply(scene: Scene) -> None:
