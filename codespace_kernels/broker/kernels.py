@@ -87,6 +87,8 @@ class BrokerKernel:
         self._may_take_back = True
         self._start: KernelStart | None = None
         self._requests = request_log(self.kernel_id)
+        self._starting = ""
+        self._leaving = False
 
     @property
     def session(self) -> WorkspaceSession | None:
@@ -144,6 +146,7 @@ class BrokerKernel:
         try:
             bridge = await self._bind_again()
             self._start = self._make_start(bridge)
+            self._starting = saved.starting
             await self._go_on(bridge, saved)
             self._emit({"event": "ready", "connection_info": self.connection_info()})
             if saved.dead:
@@ -215,6 +218,7 @@ class BrokerKernel:
             since=0.0,
             remote=saved_remote(self._remote),
             waiting=saved_requests(self._bridge.waiting),
+            starting=self._starting,
         )
 
     @property
@@ -251,19 +255,30 @@ class BrokerKernel:
     async def _start_remote(self, may: May) -> None:
         if await self._took_back():
             return
+        # Each start is another kernel there: the one before may still have to be ended. But the next broker's is the
+        # same one, which the server there does once.
+        self._starting = self._starting or str(uuid.uuid4())
+        self._place.changed()
+        try:
+            await self._start_there(may)
+        finally:
+            if not self._leaving:
+                self._starting = ""
+
+    async def _start_there(self, may: May) -> None:
         session, host = await self._place.connected(may, self._progress)
         name = self.request.target.kernel
         self._progress(ProgressEvent("kernel", f"Starting kernel {name} in {session.name}"))
         folder = self.request.place.folder_in(session.repository)
         start = asyncio.create_task(
-            # Each start is another kernel there: the one before may still have to be ended.
-            host.start_kernel(name, kernel_id=str(uuid.uuid4()), env=self.request.env, folder=folder)
+            host.start_kernel(name, kernel_id=self._starting, env=self.request.env, folder=folder)
         )
         try:
             self._remote = await asyncio.shield(start)
         except asyncio.CancelledError:
             # The front end is gone, and the start cannot be called back: what it gives must not be left running.
-            session.run_in_background(_end_when_started(start))
+            if not self._leaving:
+                session.run_in_background(_end_when_started(start))
             raise
         assert self._bridge is not None
         session.care.used()
@@ -445,6 +460,7 @@ class BrokerKernel:
 
     async def leave(self) -> None:
         """Let go of the local sockets, for another broker to go on with the kernel."""
+        self._leaving = True
         if self._start is not None:
             await self._start.give_up()
         self._requests.leave()

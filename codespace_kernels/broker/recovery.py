@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from codespace_kernels.broker.state import SavedKernel, SavedWorkspace
     from codespace_kernels.broker.workspaces import WorkspaceSession
     from codespace_kernels.link.kernel import LinkKernel
+    from codespace_kernels.remote_kernel import RemoteKernel
 
 log = logging.getLogger(__name__)
 
@@ -140,10 +141,10 @@ class Recovery:
 
         linked = [kernel for kernel in kernels if kernel.remote is not None and kernel.remote.number != NO_LINK]
         link, is_new = restored_link(workspace.link)
-        if not linked:
+        if not linked and not any(kernel.starting for kernel in kernels):
             link.forget()
             return
-        session = self._session_of(linked[0])
+        session = self._session_of(kernels[0])
         for kernel in linked:
             assert kernel.remote is not None
             signing = {"key": kernel.remote.key, "signature_scheme": kernel.remote.signature_scheme}
@@ -180,8 +181,12 @@ class Recovery:
         for kernel_id in list(self._unclaimed):
             unclaimed = self.claim(kernel_id)
             request_log(kernel_id).remove()  # Who asked is gone.
-            if unclaimed is not None and unclaimed.remote is not None and unclaimed.session is not None:
+            if unclaimed is None or unclaimed.session is None:
+                continue
+            if unclaimed.remote is not None:
                 await self._let_go(unclaimed.saved, unclaimed.session, unclaimed.remote)
+            elif unclaimed.saved.starting:
+                unclaimed.session.run_in_background(_end_started(unclaimed.session, unclaimed.saved.starting))
 
     async def _let_go(self, saved: SavedKernel, session: WorkspaceSession, remote: LinkKernel) -> None:
         if saved.request.target.on_close == KEEP and saved.notebook:
@@ -210,7 +215,19 @@ def _kept(saved: SavedKernel, session: WorkspaceSession, remote: LinkKernel) -> 
     return kept
 
 
-async def _end(remote: LinkKernel) -> None:
+async def _end_started(session: WorkspaceSession, kernel_id: str) -> None:
+    """End a kernel that the last broker was about to start, if it was started."""
+    if session.host is None:
+        return
+    try:
+        remote = await session.host.attach_kernel(kernel_id)
+    except CodespaceKernelsError as error:
+        log.info("%s: there is no kernel that was being started: %s", session.name, error)
+    else:
+        await _end(remote)
+
+
+async def _end(remote: RemoteKernel) -> None:
     try:
         await remote.shutdown()
     except CodespaceKernelsError as error:

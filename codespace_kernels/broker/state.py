@@ -108,6 +108,7 @@ class SavedKernel:
         dead: Whether it is dead, and its front end may restart it.
         since: Unix time at which its front end went; 0 for one that is held.
         remote: The kernel there; None while there is none.
+        starting: Its id there, while it is being started; else empty.
         waiting: What its clients asked while there is none.
     """
 
@@ -120,6 +121,7 @@ class SavedKernel:
     since: float
     remote: SavedRemote | None
     waiting: tuple[SavedRequest, ...] = ()
+    starting: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -223,7 +225,8 @@ def _check(state: SavedState) -> None:
     ]
     if any(len({*things}) < len(things) for things in (ids, places, numbers)):
         raise UnsoundDataError("it names something twice")
-    if not all(_is_id(name) for name in (*ids, *(workspace.link for workspace in state.workspaces))):
+    starting = [kernel.starting for kernel in state.kernels if kernel.starting]
+    if not all(_is_id(name) for name in (*ids, *starting, *(workspace.link for workspace in state.workspaces))):
         raise UnsoundDataError("it has an id that is none")
     if any(not 0 < number < 1 << 32 for _, _, number in numbers):
         raise UnsoundDataError("it has a number that is none")

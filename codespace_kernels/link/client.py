@@ -39,6 +39,9 @@ log = logging.getLogger(__name__)
 ROUND_TRIPS = 5
 """Measurements of which the median is told."""
 
+UNKNOWN_NUMBERS = 1000
+"""How many kernels another process may have opened in this session since it wrote down which ones it had."""
+
 _HARMLESS = frozenset({"start", "attach", "shutdown", "kernels", "kernelspecs", "server_info", "shutdown_server"})
 """Commands that may be done twice, so that they may be sent to the successor of a child whose server is an old one."""
 
@@ -87,14 +90,16 @@ class LinkClient:
         self._command_timeout = command_timeout
         self._intervals = (ping_interval, busy_ping_interval, silence_limit)
         self._session = session or Session(secrets.token_hex(16), software=__version__)
-        self._unproven = isinstance(session, DurableSession) and session.is_restored
+        self._is_restored = self._unproven = isinstance(session, DurableSession) and session.is_restored
+        self._strays: set[int] = set()
         self._carrier: StreamCarrier | None = None
         self._connected = asyncio.Event()
         self._detached = asyncio.Event()
         self._detached.set()
         self._reason = "The broker was started anew." if self._unproven else "The link was not attached yet."
         self._kernels: dict[int, LinkKernel] = {}
-        self._last_number = 0
+        # Above all that another process may have opened in this session.
+        self._last_number = UNKNOWN_NUMBERS if self._is_restored else 0
         self._pending: dict[int, _Pending] = {}
         # Above all that another process has used in this session: the server remembers what it answered.
         self._last_id = time.time_ns() // 1_000_000
@@ -253,6 +258,7 @@ class LinkClient:
                 self._kernels[event.kernel].message_received(event.channel, event.parts, done)
             else:
                 self._delivered(event)
+                self._close_stray(event.kernel)
         elif isinstance(event, PongReceived):
             self._round_trips.append(event.rtt)
             self._heard_at = time.time()
@@ -260,6 +266,11 @@ class LinkClient:
             self._take_connected(event)
         elif isinstance(event, ClosedByPeer) and self._carrier is not None:
             self._lost(self._carrier, f"The workspace closed the link: {event.reason}")
+
+    def _close_stray(self, number: int) -> None:
+        """Close at the other end what the process before this one opened, and died before it wrote that down."""
+        if self._is_restored and number not in self._strays:
+            self._detach(number)
 
     def _delivered(self, message: MessageReceived) -> None:
         if not self._closed:
@@ -476,7 +487,7 @@ class LinkClient:
         """
         kernel = LinkKernel(self, number, kernel_id, KernelState.RECONNECTING)
         kernel.restored(signing)
-        self._last_number = max(self._last_number, number)
+        self._last_number = max(self._last_number, number + UNKNOWN_NUMBERS)
         self._kernels[number] = kernel
         if isinstance(self._session, DurableSession) and number in self._session.gaps:
             kernel.gap("The broker died while the front end read slowly.")
@@ -510,8 +521,12 @@ class LinkClient:
             self._session.forget_kernel(kernel.number)
         else:
             self._session.discard(kernel.number)
+        self._detach(kernel.number)
+
+    def _detach(self, number: int) -> None:
+        self._strays.add(number)
         with contextlib.suppress(ValueError):
-            self._send_command({"do": "detach", "number": kernel.number})
+            self._send_command({"do": "detach", "number": number})
 
 
 def _not_understood(do: str) -> LinkError:

@@ -241,6 +241,39 @@ sys.exit(main())
 """
 
 
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+async def test_a_kernel_that_was_being_started_is_started_once(account, kernel_name, number):
+    async with running_kernel(kernel_name):
+        before = await asyncio.to_thread(kernels_inside, account.codespace)
+        # The order to start one is there, and nobody carries it out.
+        await asyncio.to_thread(account.fault, "signal", "--option", "which=server", "--option", "signal=STOP")
+        try:
+            second = asyncio.create_task(first_words(account, kernel_name))
+            await soon(starts, "the start to be written down")
+            pid = await asyncio.to_thread(broker_pid)
+            os.kill(pid, number)
+            await asyncio.to_thread(wait_until, lambda: ended(pid), "the broker to end")
+        finally:
+            await asyncio.to_thread(account.fault, "signal", "--clear")
+        said, inside = await second
+        assert said == "42\n"
+        assert len({*inside} - {*before}) == 1
+
+
+async def first_words(account, kernel_name) -> tuple[str, list[int]]:
+    """What a new kernel says, and which kernels there are then."""
+    async with running_kernel(kernel_name) as (_, client):
+        said = text_of(await execute(client, "print(6 * 7)"))
+        return said, await asyncio.to_thread(kernels_inside, account.codespace)
+
+
+def starts() -> bool:
+    """Whether the broker has written down that it starts a kernel."""
+    with contextlib.suppress(OSError, ValueError):
+        return any(kernel["starting"] for kernel in json.loads(state_path().read_bytes())["kernels"])
+    return False
+
+
 async def test_a_broker_of_an_older_version_is_replaced_under_its_kernels(kernel_name):
     await asyncio.to_thread(end_broker)
     started = await asyncio.to_thread(subprocess.run, [sys.executable, "-c", OLD_BROKER], timeout=WAIT, check=False)
