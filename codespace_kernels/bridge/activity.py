@@ -178,7 +178,8 @@ class Activity:
             is_answered: Whether only its idle is missing.
         """
         if is_answered:
-            self._busy[msg_id] = header
+            # Of what is no cell a kernel may say nothing at all.
+            (self._busy if _EXECUTION in header else self._unheard)[msg_id] = header
             self._answered.add(msg_id)
             self._watch()
             return
@@ -200,8 +201,8 @@ class Activity:
             self._set("idle")
 
     def is_busy_with(self, msg_id: str) -> bool:
-        """Tell whether the kernel has said to be busy with a request, and not yet to be done with it."""
-        return msg_id in self._busy
+        """Tell whether the kernel has begun or answered a request, and is still to say that it is done with it."""
+        return msg_id in self._busy or msg_id in self._unheard
 
     def take_over(self, other: Activity) -> None:
         """Go on from what another one knows of the same kernel."""

@@ -210,6 +210,23 @@ async def test_a_cell_that_was_written_down_and_never_sent_is_ended(scene: Scene
     assert not scene.bridge.busy
 
 
+async def test_a_reply_that_overtakes_what_was_published_does_not_end_a_cell(path: Path) -> None:
+    kernel, log = MemoryKernel(), RequestLog(path)
+    bridge = await KernelBridge.bind(key=KEY, owner=Owner(), requests=log)
+    bridge.attach(kernel)
+    async with subscribed(bridge) as client:
+        msg_id = client.execute("1")
+        await until(lambda: kernel.received)
+        (_, cell) = kernel.received[0]
+        kernel.emit(Channel.SHELL, make_message("execute_reply", cell.header, cell.identities, {"status": "ok"}))
+        assert known(path) == {msg_id: True}
+        kernel.status("busy", cell)
+        kernel.status("idle", cell)
+        assert known(path) == {}
+    await bridge.close()
+    log.remove()
+
+
 async def test_a_cell_that_goes_on_is_left_alone(scene: Scene, path: Path) -> None:
     scene.kernel.change(KernelState.ALIVE)
     header = json.dumps({"msg_id": scene.msg_id, "msg_type": "execute_request", "session": "x"}).encode()
