@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -14,6 +15,9 @@ from .clients import execute, reply_to, running_kernel, soon, text_of, until_idl
 from .conftest import EmulatedAccount, cli
 from .test_broker_dies import broker_kernels_or_none, kill_broker
 from .test_kept import wait_for
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 pytestmark = pytest.mark.e2e
 
@@ -43,7 +47,7 @@ def connection(account: EmulatedAccount) -> str:
     return next(session["connection"] for session in sessions if session["name"] == account.codespace)
 
 
-async def test_without_ssh_server_its_own_jupyter_server_gives_kernels(own_account):
+async def test_without_ssh_server_its_own_jupyter_server_gives_kernels(own_account, tmp_path):
     own_account.fault("no-sshd")
     assert cli("connect", own_account.codespace).returncode == 0
     await works(own_account)
@@ -56,12 +60,11 @@ async def test_without_ssh_server_its_own_jupyter_server_gives_kernels(own_accou
     (promise,) = [session["promise"] for session in told if session["name"] == own_account.codespace]
     assert promise["output"] == "may be lost"
     assert "SSH" in promise["why"]
+    await check_that_a_cell_whose_broker_dies_ends(tmp_path / "go")
 
 
-async def test_a_cell_whose_broker_died_ends_though_its_answer_is_lost(own_account, tmp_path):
-    own_account.fault("no-sshd")
-    assert cli("connect", own_account.codespace).returncode == 0
-    go = tmp_path / "go"
+async def check_that_a_cell_whose_broker_dies_ends(go: Path) -> None:
+    """See that it does, though its answer is lost, and its kernel goes on; it is let end by a file."""
     async with running_kernel("cs-octocat-odd-python3") as (_, client):
         msg_id = client.execute(f"print('begun', flush=True)\n{wait_for(go)}x = 17")
         while (await client.get_iopub_msg(timeout=60))["content"].get("text") != "begun\n":
