@@ -21,6 +21,11 @@ PATIENCE = 240.0
 QUESTION_PATIENCE = 3.0
 """Seconds of silence after which a cell is interrupted whose question was lost, so that nobody can answer it."""
 
+INTERRUPT_PATIENCE = 45.0
+"""Seconds without an answer after which an interrupt is sent once more, as a person would press the button again: a
+broker that was killed may have taken it. Long, as one that only waits for the connection would interrupt the next cell.
+"""
+
 _SUBSCRIBE_SECONDS = 90.0
 
 
@@ -162,8 +167,12 @@ class Kernel:
             if self.violation is not None or now > deadline:
                 raise self.violation or ViolationError(f"no end after {PATIENCE:g} s")
             messages = sum(view.messages for request in self._open for view in request.views.values())
-            if messages != seen or self.fronts[0].interrupting:
+            if messages != seen:
                 seen, quiet_since = messages, now
+            elif self.fronts[0].interrupting:
+                if now - quiet_since > INTERRUPT_PATIENCE:
+                    quiet_since = now
+                    self.fronts[0].interrupt()
             elif now - quiet_since > QUESTION_PATIENCE:
                 if all(request.may_be_gone for request in waiting):
                     return
