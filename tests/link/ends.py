@@ -77,7 +77,7 @@ class End:
             self.got[message.kernel].remove(serial)
             if id(message.receipt) in kept:
                 self.again.add(serial)
-            else:
+            elif serial not in other.may_be_lost:  # What a peer sent that was replaced may be lost, and that is told.
                 assert message.kernel in self.session.gaps
                 other.may_be_lost.add(serial)
         for kernel, channel in torn:
