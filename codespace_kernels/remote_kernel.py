@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import enum
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,6 +60,24 @@ class RemoteKernelSpec:
         """Rebuild from `to_json`."""
         resources = {name: base64.b64decode(text) for name, text in data.get("resources", {}).items()}
         return cls(**{**data, "resources": resources})
+
+
+class Token(NamedTuple):
+    """What a message is known by to another process, which goes on when this one was killed.
+
+    A `done` of `RemoteKernelListener.message_received` may have one as its attribute `token`, or None.
+
+    Attributes:
+        session: 64 bits of the link's session and of the peer that its frames are numbered for.
+        place: Of the kernel and the channel.
+        number: Of its last frame.
+        after: The number of the message before it, of the same place, that was not delivered yet; 0 where all were.
+    """
+
+    session: int
+    place: int
+    number: int
+    after: int
 
 
 def no_receipt() -> None:

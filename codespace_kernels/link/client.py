@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import logging
 import secrets
 import statistics
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from codespace_kernels.connection import Stream
-    from codespace_kernels.remote_kernel import RemoteKernelSpec
+    from codespace_kernels.remote_kernel import RemoteKernelSpec, Token
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +52,28 @@ _MALFORMED = (AttributeError, KeyError, TypeError, ValueError, StopIteration)
 class _Pending(NamedTuple):
     request: dict[str, Any]
     answer: asyncio.Future[tuple[dict[str, Any], list[bytes]]]
+
+
+class _Delivery:
+    """Says, when it is called, that a message is where it belongs."""
+
+    __slots__ = ("_delivered", "_message", "_session")
+
+    def __init__(
+        self, delivered: Callable[[MessageReceived], None], message: MessageReceived, session: Session
+    ) -> None:
+        self._delivered = delivered
+        self._message = message
+        self._session = session
+
+    def __call__(self) -> None:
+        self._delivered(self._message)
+
+    @property
+    def token(self) -> Token | None:
+        """See `remote_kernel.Token`."""
+        token: Token | None = self._session.token(self._message)
+        return token
 
 
 class LinkClient:
@@ -254,7 +275,7 @@ class LinkClient:
                 self._take_command(event.parts)
                 self._delivered(event)
             elif event.kernel in self._kernels:
-                done = functools.partial(self._delivered, event)
+                done = _Delivery(self._delivered, event, self._session)
                 self._kernels[event.kernel].message_received(event.channel, event.parts, done)
             else:
                 self._delivered(event)

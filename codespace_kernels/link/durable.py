@@ -5,21 +5,19 @@ from __future__ import annotations
 import contextlib
 import json
 import secrets
-import struct
 from typing import TYPE_CHECKING
 
 from codespace_kernels.link import frames, journal
-from codespace_kernels.link.journal import JournalError, LinkJournal, read_journal
+from codespace_kernels.link.journal import JournalError, LinkJournal, place_mark, read_journal
 from codespace_kernels.link.receipts import Receipts
 from codespace_kernels.link.session import Session, _Kept, _Queue
+from codespace_kernels.remote_kernel import Token
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from codespace_kernels.link.journal import Past, Record
-
-_BROKEN = (ValueError, KeyError, TypeError, IndexError, struct.error)
-"""What a journal raises whose records do not fit each other."""
+    from codespace_kernels.link.session import MessageReceived
 
 
 class DurableSession(Session):
@@ -55,7 +53,7 @@ class DurableSession(Session):
             session._restore(past, folder, software)
         except OSError as error:
             raise JournalError(f"the journal of a link cannot be read: {error}") from None
-        except _BROKEN as error:
+        except journal.BROKEN as error:
             raise JournalError(f"the journal of a link does not fit itself: {error!r}") from None
         return session
 
@@ -118,6 +116,14 @@ class DurableSession(Session):
         queue.size = len(rest)
         self.queued_bytes += len(rest)
         self._begun += whole
+
+    def token(self, message: MessageReceived) -> Token | None:
+        """See `Session.token`."""
+        receipt, receipts = message.receipt, self._receipts
+        if receipt is None or receipts is None or not receipts.is_current(receipt):
+            return None
+        place = place_mark(message.kernel, message.channel)
+        return Token(self._link_journal.mark, place, receipt.last, receipts.undelivered_before(receipt))
 
     def outgoing(self) -> tuple[int, list[tuple[int, int, int, bool, bytes]], list[tuple[int, int, int, bytes]]]:
         """Give what is to be sent, for the journal.

@@ -12,6 +12,7 @@ cut may lose the end of them; such an end does not fit its peer, and the session
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import logging
 import mmap
@@ -23,11 +24,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from codespace_kernels.link.receipts import Seen
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from codespace_kernels.link.durable import DurableSession
     from codespace_kernels.link.receipts import Key
+    from codespace_kernels.remote_kernel import Token
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +51,9 @@ KERNEL = struct.Struct("!I")
 follow, of a frame; a kernel."""
 
 _RECORD = struct.Struct("!IIB")
+
+BROKEN = (ValueError, KeyError, TypeError, IndexError, struct.error)
+"""What a journal raises whose records do not fit each other."""
 
 _MARKS_MAGIC = 0x31534B52414D4B43
 _ROWS, _ROW, _HEAD = 4096, 12, 4
@@ -92,15 +97,16 @@ class Past(NamedTuple):
 class Marks:
     """The table of what has come, in a file that is mapped into memory; each entry is written as a whole."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, anew: bool = True) -> None:
         self._path = path
         size = 8 * (_HEAD + _ROWS * _ROW)
-        with open(path, "w+b", opener=_private) as file:
+        with open(path, "w+b" if anew else "r+b", opener=_private) as file:
             file.truncate(size)
             self._map = mmap.mmap(file.fileno(), size)
         self._words = memoryview(self._map).cast("Q")
-        self._rows: dict[int, int] = {}
-        self._free = list(range(_HEAD + (_ROWS - 1) * _ROW, _HEAD - 1, -_ROW))
+        rows = range(_HEAD + (_ROWS - 1) * _ROW, _HEAD - 1, -_ROW)
+        self._rows = {self._words[row] - 1: row for row in rows if self._words[row]}
+        self._free = [row for row in rows if not self._words[row]]
         self._words[0] = _MARKS_MAGIC
 
     def begin(self, epoch: int, confirmed: int = 0, seen: dict[Key, Seen] | None = None) -> None:
@@ -201,6 +207,11 @@ class LinkJournal:
         self._size = 0
         self._marks: Marks | None = None
         self._descriptor = -1
+
+    @property
+    def mark(self) -> int:
+        """64 bits for the session and the peer that its frames are numbered for."""
+        return _mark(self._session_id, self._epoch)
 
     # -- the log ------------------------------------------------------------------------------------------------------
 
@@ -368,6 +379,48 @@ def read_journal(folder: Path, session: str) -> Past:
     epoch = epochs[-1] if epochs else head["epoch"]
     confirmed, seen = read_marks(marks_path, epoch)
     return Past(session, head["endpoint"], head["peer"], head["sent"], epoch, records, confirmed, seen)
+
+
+@functools.lru_cache(maxsize=64)
+def _mark(session: str, epoch: int) -> int:
+    return int(session[:12], 16) << 16 | epoch & 0xFFFF
+
+
+def place_mark(kernel: int, channel: int) -> int:
+    """Give a number for a kernel and a channel."""
+    return kernel << 8 | channel
+
+
+def settle(folder: Path, session: str, tokens: Iterable[Token]) -> None:
+    """Mark as delivered what another process had handed over when it died, before it could mark it.
+
+    A mark says that all before it was delivered, too: what came after a message that was held back is not marked.
+
+    Args:
+        folder: Of the journal.
+        session: Its id.
+        tokens: The messages, those of other sessions among them.
+
+    Raises:
+        JournalError: There is no journal of it, or none that can be used.
+        OSError: It cannot be read or written.
+    """
+    try:
+        past = read_journal(folder, session)
+    except BROKEN as error:
+        raise JournalError(f"the journal of a link does not fit itself: {error!r}") from None
+    mark = _mark(session, past.epoch)
+    ours = sorted((token for token in tokens if token.session == mark), key=lambda token: token.number)
+    if not ours:
+        return
+    marks = Marks(paths_of(folder, session)[1], anew=False)
+    reached = {key: one.delivered for key, one in past.seen.items()}
+    for token in ours:
+        key = token.place >> 8, token.place & 0xFF
+        if token.after <= reached.get(key, 0):
+            reached[key] = token.number
+            marks.delivered(key, token.number)
+    marks.close()
 
 
 def _read_head(record: Record, session: str) -> dict[str, Any]:

@@ -43,14 +43,16 @@ class Receipt:
         first, last: Numbers of its first and its last frame; the latter is 0 while it is not whole.
         era: Changes when frames are numbered anew.
         delivered: Whether it is where it belongs.
+        before: The one before it of the same key, as long as that may not be where it belongs.
     """
 
-    __slots__ = ("delivered", "era", "first", "key", "last")
+    __slots__ = ("before", "delivered", "era", "first", "key", "last")
 
-    def __init__(self, key: Key, first: int, era: int) -> None:
+    def __init__(self, key: Key, first: int, era: int, before: Optional[Receipt] = None) -> None:
         self.key = key
         self.first = first
         self.era = era
+        self.before = before
         self.last = 0
         self.delivered = False
 
@@ -103,8 +105,9 @@ class Receipts:
             return None
         receipt = self._unfinished.get(key)
         if receipt is None:
-            receipt = self._waiting[number] = Receipt(key, number, self._era)
-            self._in_order.setdefault(key, deque()).append(receipt)
+            in_order = self._in_order.setdefault(key, deque())
+            receipt = self._waiting[number] = Receipt(key, number, self._era, in_order[-1] if in_order else None)
+            in_order.append(receipt)
             if more:
                 self._unfinished[key] = receipt
         if not more:
@@ -137,12 +140,26 @@ class Receipts:
         in_order = self._in_order[receipt.key]
         while in_order and in_order[0].delivered:
             # Not beyond one that is held: what is kept for a person counts as delivered when it is shown.
-            self._journal.delivered(receipt.key, in_order.popleft().last)
+            first = in_order.popleft()
+            first.before = None
+            self._journal.delivered(receipt.key, first.last)
         if not in_order:
             del self._in_order[receipt.key]
         if self._waiting.get(receipt.first) is receipt:
             del self._waiting[receipt.first]
             self._shorten()
+
+    def is_current(self, receipt: Receipt) -> bool:
+        """Tell whether a receipt is of the peer that numbers frames now."""
+        return receipt.era == self._era
+
+    @staticmethod
+    def undelivered_before(receipt: Receipt) -> int:
+        """Give the last frame of the last message before one, of its key, that is not delivered; 0 where all are."""
+        before = receipt.before
+        while before is not None and before.delivered:
+            before = receipt.before = before.before
+        return before.last if before is not None else 0
 
     def _give_up(self, number: int) -> None:
         """Let the oldest message be confirmed undelivered; what follows a death is to know that it may be missing."""

@@ -385,6 +385,10 @@ class Session:
         if self._receipts is not None and message.receipt is not None:
             self._receipts.delivered(message.receipt)
 
+    def token(self, message: MessageReceived) -> Any:
+        """Give what a message is known by to another process that goes on with this session; None where none can."""
+        return None
+
     # -- receiving ----------------------------------------------------------------------------------------------------
 
     def receive_data(self, data: bytes, now: float) -> List[Any]:

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from codespace_kernels.link import journal
 from codespace_kernels.link.durable import DurableSession
-from codespace_kernels.link.journal import JournalError, paths_of
+from codespace_kernels.link.journal import JournalError, paths_of, read_journal, settle
+from codespace_kernels.link.session import MessageReceived, Session
 
 from .ends import ID
 
@@ -112,3 +113,44 @@ def test_a_changed_file_is_refused_or_sound(tmp_path, data):
     whole = (b"\0\0\0\1\0\0\0\3one", b"\0\0\0\1" + (70_000).to_bytes(4, "big") + b"x" * 70_000)
     assert {*queued_of(restored)} <= {*whole}
     restored.leave()
+
+
+def test_what_was_handed_over_at_the_death_counts_as_delivered_but_not_what_was_held_back(session, tmp_path):
+    right = Session(ID)
+    session.attach()
+    right.attach()
+    for number in range(6):
+        right.send(1, 1 + number // 4, [b"%d" % number])
+    received = []
+    for _ in range(3):
+        right.receive_data(session.data_to_send(0.0), 0.0)
+        received += session.receive_data(right.data_to_send(0.0), 0.0)
+    messages = [event for event in received if isinstance(event, MessageReceived)]
+    assert len(messages) == 6
+    session.delivered(messages[0])
+    session.leave()
+    # The third is held back: what came after it on its channel was handed over, and is not marked.
+    tokens = [session.token(messages[index]) for index in (1, 3, 4, 5)]
+    assert [(token.number, token.after) for token in tokens] == [(2, 0), (4, 3), (5, 0), (6, 5)]
+    other = tokens[0]._replace(session=1, number=99)
+    settle(tmp_path, ID, [*reversed(tokens), other])
+    seen = read_journal(tmp_path, ID).seen
+    assert {key: one.delivered for key, one in seen.items()} == {(1, 1): 2, (1, 2): 6}
+
+
+def test_what_an_earlier_peer_sent_is_not_known_to_another_process(session):
+    for name in ("a", "b"):
+        right = Session(ID, software=name)
+        session.attach()
+        right.attach()
+        right.send(1, 1, [b"one"])
+        for _ in range(3):
+            right.receive_data(session.data_to_send(0.0), 0.0)
+            for event in session.receive_data(right.data_to_send(0.0), 0.0):
+                if isinstance(event, MessageReceived):
+                    last = event
+        if name == "a":
+            first, token = last, session.token(last)
+    assert token is not None
+    assert session.token(first) is None
+    assert session.token(last).session != token.session
