@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from codespace_kernels.bridge.owner import BridgeOwner
     from codespace_kernels.bridge.request_log import OpenRequest
+    from codespace_kernels.bridge.takings import Takings
     from codespace_kernels.bridge.waiting_line import WaitingState
     from codespace_kernels.remote_kernel import RemoteKernel
     from codespace_kernels.zmtp import CurveKeys
@@ -131,6 +132,7 @@ class KernelBridge:
         replaces_output: bool = True,
         curve: CurveKeys | None = None,
         requests: RequestLog | None = None,
+        takings: Takings | None = None,
     ) -> KernelBridge:
         """Open the local sockets; from then on clients may connect and send.
 
@@ -146,6 +148,7 @@ class KernelBridge:
                 such a display showed last.
             curve: The connection file's keys, where clients use CurveZMQ.
             requests: Where open requests are written down, for the process after this one.
+            takings: Where it is noted what is handed to clients.
 
         Raises:
             SettingsError: A port is taken, the scheme is unknown, or the key cannot stand in a connection file.
@@ -157,7 +160,7 @@ class KernelBridge:
             raise SettingsError("A kernel's key must be UTF-8 text: it stands in a JSON file.") from None
         except ValueError as error:
             raise SettingsError(f"The connection file cannot be used: {error}.") from None
-        sockets = LocalSockets(ip, ports, curve)
+        sockets = LocalSockets(ip, ports, curve, takings)
         return cls(
             sockets,
             signer,
@@ -312,6 +315,8 @@ class KernelBridge:
         self.detach()
         self._homecoming.begin()
         self._lost_answers.restore(requests)
+        if self._sockets.has_inherited:
+            self._homecoming.subscribed()
         self._probe.begin()
         self._kernel = kernel
         kernel.listen(self)

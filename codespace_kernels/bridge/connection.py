@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import collections
 import logging
+import socket
 from typing import TYPE_CHECKING
 
 from tornado.ioloop import IOLoop
 
 from codespace_kernels.bridge.outgoing import Outgoing, SendQueue
+from codespace_kernels.bridge.resumption import Resumption
 from codespace_kernels.zmtp import Peer, Ready, ZmtpError
 
 if TYPE_CHECKING:
-    import socket
+    from collections.abc import Sequence
     from typing import Protocol
 
+    from codespace_kernels.bridge.takings import Past, Takings
     from codespace_kernels.zmtp import Subscription
 
     class ConnectionOwner(Protocol):
@@ -80,12 +83,25 @@ class Connection:
         peer: The state of the protocol.
         owner: Told of everything.
         allowance: What it and other strangers may make us keep.
+        takings: Where it is noted what was handed over; None for nowhere.
+        lasting: Whether another process may go on with it.
+        past: What another process had handed over.
 
     Attributes:
         routing_id: What the client is called; set by the owner.
     """
 
-    def __init__(self, sock: socket.socket, peer: Peer, owner: ConnectionOwner, allowance: Allowance) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        peer: Peer,
+        owner: ConnectionOwner,
+        allowance: Allowance,
+        takings: Takings | None = None,
+        *,
+        lasting: bool = False,
+        past: Past | None = None,
+    ) -> None:
         self.routing_id = b""
         self._socket = sock
         self._peer = peer
@@ -93,20 +109,43 @@ class Connection:
         self._allowance: Allowance | None = allowance
         self._kept = 0
         self._said: collections.deque[Ready | Subscription | list[bytes]] = collections.deque()
-        self._queue = SendQueue(sock, self._watch_for_room)
+        self._slot = takings.open(sock, lasting=lasting) if takings is not None else None
+        self._queue = SendQueue(sock, self._watch_for_room, self._slot, past.taken if past is not None else 0)
+        self._resumption = Resumption(past, self._send_pieces) if past is not None else None
+        if self._slot is not None and past is not None:
+            self._slot.restore(past)
+            self._slot.name(past.routing_id)
+        self._is_simple = past is not None
         self._closed = False
         self._loop = asyncio.get_running_loop()
         # Tornado watches in a thread where the loop cannot: the Proactor loop of Windows, without which no program
         # could be started from a coroutine there.
         self._watch = IOLoop.current()
         self._watch.add_handler(sock, self._happened, IOLoop.READ)
-        self._deadline = self._loop.call_later(_HANDSHAKE_SECONDS, self.end, "no handshake in time")
+        self._deadline = self._loop.call_later(_HANDSHAKE_SECONDS, self._too_late)
         self._send_own()
+        self._note_state()
 
     @property
     def waits(self) -> bool:
         """Whether something is queued that the client does not take."""
         return bool(self._queue)
+
+    def introduced(self, routing_id: bytes = b"", *, wants_all: bool = True) -> None:
+        """Hear what another process would have to know of the client to go on with the connection.
+
+        Args:
+            routing_id: What it is called.
+            wants_all: Whether a subscriber has subscribed to everything, and once.
+        """
+        self._is_simple = wants_all and self._peer.mechanism.plain
+        if self._slot is not None:
+            self._slot.name(routing_id)
+
+    @property
+    def is_torn(self) -> bool:
+        """Whether the client has a part of a message whose rest did not come again."""
+        return self._resumption is not None and not self._resumption.is_whole
 
     def trust(self) -> None:
         """The client has shown that it knows the key: it may send what the link carries."""
@@ -119,10 +158,15 @@ class Connection:
         """Send a message; never blocks."""
         if self._closed:
             outgoing.finished()
-            return
-        try:
+        elif self._resumption is None:
             mechanism = self._peer.mechanism
-            self._queue.send(outgoing.pieces if mechanism.plain else mechanism.encode(outgoing.frames), outgoing)
+            self._send_pieces(outgoing.pieces if mechanism.plain else mechanism.encode(outgoing.frames), outgoing)
+        elif not self._resumption.send(outgoing):
+            self.end("what it has a part of does not come again")
+
+    def _send_pieces(self, pieces: Sequence[bytes], outgoing: Outgoing) -> None:
+        try:
+            self._queue.send(pieces, outgoing)
         except OSError as error:
             self._not_sent(error)
 
@@ -150,11 +194,14 @@ class Connection:
         self._said.clear()
         self._deadline.cancel()
         self._watch.remove_handler(self._socket)
+        if self._slot is not None:
+            self._slot.close()
         self._socket.close()
         if self._allowance is not None:
             self._allowance.change(-self._kept)
             self._allowance = None
-        return self._queue.take_all()
+        held = self._resumption.take_all() if self._resumption is not None else []
+        return self._queue.take_all() + held
 
     def _happened(self, _socket: object, events: int) -> None:
         if events & IOLoop.WRITE and not self._closed:
@@ -168,14 +215,27 @@ class Connection:
     def _watch_for_room(self, wanted: bool) -> None:
         self._watch.update_handler(self._socket, IOLoop.READ | IOLoop.WRITE if wanted else IOLoop.READ)
 
+    def _note_state(self) -> None:
+        """Note whether another process would know all that this one does of the client."""
+        if self._slot is not None:
+            self._slot.ready(self._is_simple and not self._said and not self._peer.kept)
+
+    def _too_late(self) -> None:
+        if not self._peer.ready:
+            self.end("no handshake in time")
+        elif self.is_torn:
+            self.end("what it has a part of does not come again")
+
     def _receive(self, data: bytes) -> None:
+        if self._slot is not None:
+            self._slot.ready(False)
         try:
             self._said += self._peer.receive_data(data)
             self._count()
         except ZmtpError as error:
             self.end(str(error))
             return
-        if self._peer.ready:
+        if self._peer.ready and self._resumption is None:
             self._deadline.cancel()
         self._send_own()
         self._hand_over()
@@ -188,7 +248,7 @@ class Connection:
     def _send_own(self) -> None:
         data = self._peer.data_to_send()
         # A PONG says that we live, as does what waits already: a client that never reads cannot pile them up.
-        if data and not self._queue:
+        if data and not self._queue and not self.is_torn:
             try:
                 self._queue.send([data])
             except OSError as error:
@@ -197,7 +257,7 @@ class Connection:
     def _hand_over(self) -> None:
         for _ in range(MAX_MESSAGES):
             if not self._said:
-                return
+                break
             try:
                 self._owner.said(self, self._said.popleft())
             except Exception:
@@ -205,6 +265,8 @@ class Connection:
                 _log.exception("a message from a local client was not handled")
         if self._said:
             self._loop.call_soon(self._hand_over)
+        elif not self._closed:
+            self._note_state()
 
     def _not_sent(self, error: OSError) -> None:
         if isinstance(error, ConnectionError):

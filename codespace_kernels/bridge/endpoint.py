@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from codespace_kernels.bridge.connection import Allowance
     from codespace_kernels.bridge.outgoing import Outgoing
+    from codespace_kernels.bridge.takings import Takings
     from codespace_kernels.zmtp import CurveKeys, Subscription
 
 _log = logging.getLogger(__name__)
@@ -95,6 +96,9 @@ class Endpoint(ABC):
         listener: As `listen` gives it.
         allowance: What strangers may make us keep.
         curve: Keys of the kernel, where its clients use CurveZMQ.
+
+    Attributes:
+        takings: Where it is noted what is handed to connections; None for nowhere.
     """
 
     socket_type: ClassVar[bytes]
@@ -111,6 +115,7 @@ class Endpoint(ABC):
         self._closed = False
         self._watch: IOLoop | None = None
         self._first: Sequence[Endpoint] = ()
+        self.takings: Takings | None = None
 
     @property
     def port(self) -> int:
@@ -126,6 +131,19 @@ class Endpoint(ABC):
         self._first = first
         self._watch = IOLoop.current()
         self._watch.add_handler(self._listener, self._accept, IOLoop.READ)
+
+    def inherit(self) -> bool:
+        """Go on with the connections that another process had on this port; tell whether there are any."""
+        inherited = self.takings.inherit(self.port) if self.takings is not None else []
+        for sock, past in inherited:
+            if self._mechanism is not Null:
+                sock.close()
+                continue
+            peer = Peer.resumed(self.socket_type, self.message_bytes)
+            connection = Connection(sock, peer, self, self._allowance, self.takings, lasting=True, past=past)
+            self._connections.add(connection)
+            self.inherited(connection, past.routing_id)
+        return bool(inherited)
 
     def read(self) -> None:
         """Read what the clients sent, within the limits."""
@@ -174,6 +192,10 @@ class Endpoint(ABC):
     def connected(self, connection: Connection, routing_id: bytes) -> None:
         """Hear that the handshake is over."""
 
+    def inherited(self, connection: Connection, routing_id: bytes) -> None:
+        """Hear of a connection that another process had."""
+        self.connected(connection, routing_id)
+
     @abstractmethod
     def received(self, connection: Connection, frames: list[bytes]) -> None:
         """Take a message."""
@@ -202,7 +224,9 @@ class Endpoint(ABC):
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         peer = Peer(self.socket_type, self._mechanism, self.message_bytes)
-        self._connections.add(Connection(sock, peer, self, self._allowance))
+        # What CurveZMQ agreed on stands in this process's memory alone.
+        lasting = self._mechanism is Null
+        self._connections.add(Connection(sock, peer, self, self._allowance, self.takings, lasting=lasting))
 
     def _pause(self, error: OSError) -> None:
         """No descriptor is left, say: asking again at once would only keep the loop busy."""

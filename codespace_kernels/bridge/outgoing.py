@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import collections
-import itertools
 import logging
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from codespace_kernels.zmtp import encode_message
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from codespace_kernels.bridge.takings import Slot
+    from codespace_kernels.remote_kernel import Token
 
 _log = logging.getLogger(__name__)
 
@@ -37,19 +39,29 @@ class Outgoing:
         receivers: How many clients it goes to.
         done: Called when the operating system has taken the whole message for each of them, or they are gone.
         tally: Where its bytes count while one of them waits for it.
+
+    Attributes:
+        frames: As given.
+        connections: How many it is handed to.
     """
 
-    __slots__ = ("_counted", "_done", "_left", "_pieces", "_tally", "frames")
+    __slots__ = ("_counted", "_done", "_left", "_pieces", "_tally", "connections", "frames")
 
     def __init__(
         self, frames: Sequence[bytes], receivers: int, done: Callable[[], None] | None, tally: Tally | None = None
     ) -> None:
         self.frames = frames
+        self.connections = receivers
         self._left = receivers
         self._done = done
         self._tally = tally
         self._counted = 0
         self._pieces: list[bytes] | None = None
+
+    @property
+    def token(self) -> Token | None:
+        """What it is known by to a process that goes on after this one was killed; None where it is not."""
+        return getattr(self._done, "token", None)
 
     @property
     def pieces(self) -> list[bytes]:
@@ -80,18 +92,33 @@ class Outgoing:
                 _log.exception("what was to be done after a message was sent failed")
 
 
+class _Entry(NamedTuple):
+    """What waits of one message, where in the bytes of the connection it ends, and its whole size."""
+
+    pieces: collections.deque[memoryview]
+    outgoing: Outgoing | None
+    end: int
+    size: int
+
+
 class SendQueue:
     """What one connection has to send; tries at once, and keeps what the operating system does not take.
 
     Args:
         sock: Connected, not blocking.
         watch: Told whether `flush` is to be called when the socket takes more.
+        slot: Where messages are noted before they are handed over; None for nowhere.
+        taken: How many bytes the connection has had before.
     """
 
-    def __init__(self, sock: socket.socket, watch: Callable[[bool], None]) -> None:
+    def __init__(
+        self, sock: socket.socket, watch: Callable[[bool], None], slot: Slot | None = None, taken: int = 0
+    ) -> None:
         self._socket = sock
         self._watch = watch
-        self._entries: collections.deque[tuple[collections.deque[memoryview], Outgoing | None]] = collections.deque()
+        self._slot = slot
+        self._entries: collections.deque[_Entry] = collections.deque()
+        self._end = taken
         self._stopped = False
 
     def __bool__(self) -> bool:
@@ -108,15 +135,18 @@ class SendQueue:
         Raises:
             OSError: The connection is broken; the message counts as kept.
         """
+        size = sum(map(len, pieces))
+        self._end += size
         if self._entries or self._stopped:
             self._keep(pieces, 0, outgoing)
             return
+        self._note(self._end, size, outgoing)
         try:
             sent = self._write(pieces)
         except OSError:
             self._keep(pieces, 0, outgoing)
             raise
-        if sent < sum(map(len, pieces)):
+        if sent < size:
             self._keep(pieces, sent, outgoing)
             self._watch(True)
         elif outgoing is not None:
@@ -143,34 +173,40 @@ class SendQueue:
     def take_all(self) -> list[Outgoing]:
         """Forget what waits, and give the messages of which something was not sent."""
         entries, self._entries = self._entries, collections.deque()
-        return [outgoing for _, outgoing in entries if outgoing is not None]
+        return [entry.outgoing for entry in entries if entry.outgoing is not None]
 
     def _keep(self, pieces: Sequence[bytes], sent: int, outgoing: Outgoing | None) -> None:
-        entry = collections.deque(memoryview(piece) for piece in pieces)
-        _advance(entry, sent)
-        self._entries.append((entry, outgoing))
+        left = collections.deque(memoryview(piece) for piece in pieces)
+        _advance(left, sent)
+        self._entries.append(_Entry(left, outgoing, self._end, sum(map(len, pieces))))
         if outgoing is not None:
             outgoing.waits(pieces)
 
     def _batch(self) -> list[memoryview]:
         batch: list[memoryview] = []
         size = 0
-        for piece in itertools.chain.from_iterable(pieces for pieces, _ in self._entries):
-            batch.append(piece)
-            size += len(piece)
-            if size >= _BATCH_BYTES or len(batch) >= _BATCH_PIECES:
-                break
+        for entry in self._entries:
+            self._note(entry.end, entry.size, entry.outgoing)
+            for piece in entry.pieces:
+                batch.append(piece)
+                size += len(piece)
+                if size >= _BATCH_BYTES or len(batch) >= _BATCH_PIECES:
+                    return batch
         return batch
+
+    def _note(self, end: int, size: int, outgoing: Outgoing | None) -> None:
+        if self._slot is not None and end > self._slot.noted:
+            self._slot.note(end, size, outgoing)
 
     def _drop(self, sent: int) -> list[Outgoing | None]:
         taken = []
         while self._entries:
-            pieces, outgoing = self._entries[0]
-            sent = _advance(pieces, sent)
-            if pieces:
+            entry = self._entries[0]
+            sent = _advance(entry.pieces, sent)
+            if entry.pieces:
                 break
             self._entries.popleft()
-            taken.append(outgoing)
+            taken.append(entry.outgoing)
         return taken
 
     def _write(self, pieces: Sequence[bytes | memoryview]) -> int:

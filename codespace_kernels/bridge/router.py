@@ -105,6 +105,7 @@ class Router(Endpoint):
         """Send what waited for this client, first of all what an older connection of it did not take."""
         client = routing_id or b"\0" + os.urandom(_GIVEN_ID_BYTES)
         connection.routing_id = client
+        connection.introduced(client)
         before = self._by_id.get(client)
         self._by_id[client] = connection
         self._expected.discard(client)
@@ -125,7 +126,12 @@ class Router(Endpoint):
         """Forget who is gone."""
         if self._by_id.get(connection.routing_id) is connection:
             del self._by_id[connection.routing_id]
-        super().disconnected(connection, unsent)
+        if connection.is_torn:
+            self._expected.add(connection.routing_id)
+            for outgoing in unsent:
+                self._wait(connection.routing_id, outgoing)
+        else:
+            super().disconnected(connection, unsent)
 
     def _wait(self, client: bytes, outgoing: Outgoing) -> None:
         queue = self._waiting.setdefault(client, collections.deque())

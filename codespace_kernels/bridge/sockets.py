@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from codespace_kernels.bridge.endpoint import Endpoint
+    from codespace_kernels.bridge.takings import Takings
     from codespace_kernels.zmtp import CurveKeys
 
 
@@ -62,14 +63,22 @@ class LocalSockets:
         ip: Address to listen on.
         ports: Exactly these; None lets the operating system choose free ones.
         curve: Keys of the kernel, where its clients use CurveZMQ; others are then turned away.
+        takings: Where it is noted what is handed to clients; None for nowhere.
+
+    Attributes:
+        has_inherited: Whether subscribers of another process are here, who have noticed nothing.
 
     Raises:
         SettingsError: A port is taken or cannot be listened on; none is left bound.
     """
 
-    def __init__(self, ip: str, ports: Ports | None, curve: CurveKeys | None = None) -> None:
+    def __init__(
+        self, ip: str, ports: Ports | None, curve: CurveKeys | None = None, takings: Takings | None = None
+    ) -> None:
         self.ip = ip
         self.curve = curve
+        self._takings = takings
+        self.has_inherited = False
         self._listeners: dict[str, socket.socket] = {}
         self._routers: dict[Channel, Router] = {}
         self._publisher: Publisher | None = None
@@ -112,7 +121,11 @@ class LocalSockets:
             )
         in_order = [self._publisher, *self._routers.values()]
         for index, endpoint in enumerate(in_order):
+            endpoint.takings = self._takings
             endpoint.start(in_order[:index])
+        self.has_inherited = self._publisher.inherit()
+        for router in self._routers.values():
+            router.inherit()
         heartbeat = Echo("hb", self._listeners["hb"], allowance, self.curve)
         heartbeat.start()
         self._endpoints = [*in_order, heartbeat]

@@ -36,6 +36,7 @@ from codespace_kernels.target import Target
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from codespace_kernels.bridge.takings import Takings
     from codespace_kernels.broker.protocol import Access, KernelRequest
     from codespace_kernels.broker.recovery import Unclaimed
     from codespace_kernels.broker.state import SavedKernel
@@ -52,6 +53,7 @@ class Broker:
         idle_timeout: Seconds without a request, a handle or a kernel after which `idle` is set.
         activity_interval: Seconds between the notices that keep a workspace with a busy kernel awake.
         accounts: Makes providers; by default from the registry.
+        takings: Where it is noted what is handed to front ends; None for nowhere.
     """
 
     def __init__(
@@ -60,7 +62,9 @@ class Broker:
         idle_timeout: float = 600.0,
         activity_interval: float = ACTIVITY_INTERVAL,
         accounts: Accounts | None = None,
+        takings: Takings | None = None,
     ) -> None:
+        self._takings = takings
         self.idle = asyncio.Event()
         self.started_at = time.time()
         self.kernels: dict[str, BrokerKernel] = {}
@@ -338,7 +342,7 @@ class Broker:
         """Make a kernel for a handle; the caller starts and ends it."""
         if (kept := self.kept.get(request.take)) is not None:
             request = dataclasses.replace(request, target=kept.request.target, session=kept.notebook)
-        kernel = BrokerKernel(request, self._place(request), emit, self._infos, self.kept)
+        kernel = BrokerKernel(request, self._place(request), emit, self._infos, self.kept, takings=self._takings)
         self.kernels[kernel.kernel_id] = kernel
         kernel.person_acted()
         self._changed()
@@ -363,7 +367,7 @@ class Broker:
         if unclaimed.session is not None:
             place.move(unclaimed.session)
             unclaimed.session.lend(self._accounts.provider(request.access))
-        kernel = BrokerKernel(request, place, emit, self._infos, self.kept, unclaimed.saved.id)
+        kernel = BrokerKernel(request, place, emit, self._infos, self.kept, unclaimed.saved.id, self._takings)
         self.kernels[kernel.kernel_id] = kernel
         # Nobody wrote down when a person did something last.
         kernel.person_acted()

@@ -28,6 +28,7 @@ from codespace_kernels.zmtp import CurveKeys
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from codespace_kernels.bridge.takings import Takings
     from codespace_kernels.broker.kept import KeptKernels
     from codespace_kernels.broker.kernel_infos import KernelInfos
     from codespace_kernels.broker.kernel_place import KernelPlace
@@ -57,6 +58,7 @@ class BrokerKernel:
         infos: What kernels said of themselves.
         kept: The kernels that nobody holds.
         kernel_id: Of a kernel that another broker had; a new one where None.
+        takings: Where it is noted what is handed to front ends.
     """
 
     def __init__(
@@ -67,7 +69,9 @@ class BrokerKernel:
         infos: KernelInfos,
         kept: KeptKernels,
         kernel_id: str | None = None,
+        takings: Takings | None = None,
     ) -> None:
+        self._takings = takings
         self.kernel_id = kernel_id or str(uuid.uuid4())
         self.request = request
         self.state = "waiting"
@@ -186,6 +190,7 @@ class BrokerKernel:
             replaces_output=request.replaces_output,
             curve=_curve_keys(request),
             requests=self._requests,
+            takings=self._takings,
         )
         self._bridge.waiting.changed = self._place.changed
         self._emit({"event": "bound", "kernel_id": self.kernel_id, "connection_info": self.connection_info()})

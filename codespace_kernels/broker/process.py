@@ -103,11 +103,14 @@ async def serve_forever(
     """
     from codespace_kernels.broker.app import make_app
     from codespace_kernels.broker.broker import Broker
+    from codespace_kernels.broker.keeping import take_over
     from codespace_kernels.broker.server import BrokerServer
 
     places = endpoints()
     listening, lock = listen(places)
-    broker = Broker(idle_timeout=idle_timeout, activity_interval=activity_interval)
+    keeping = await asyncio.to_thread(take_over)
+    keeping.watch()
+    broker = Broker(idle_timeout=idle_timeout, activity_interval=activity_interval, takings=keeping.takings)
     server = BrokerServer(make_app(broker, listening.guard), max_body_size=MAX_BODY)
     server.add_socket(listening.socket)
     end_on_signals(broker.hand_over)
@@ -123,10 +126,12 @@ async def serve_forever(
         places[0].clear()
         if broker.hands_over:
             await broker.leave()
+            await keeping.close()
             lock.release()
         else:
             # The next broker may start while this one says goodbye: give the place free first.
             await broker.forget()
+            await keeping.close()
             lock.release()
             await broker.close()
         await server.close_all_connections()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from codespace_kernels.zmtp import greeting
 from codespace_kernels.zmtp.commands import decode_command, encode_command
 from codespace_kernels.zmtp.frames import COMMAND, MORE, FrameDecoder, ZmtpError
+from codespace_kernels.zmtp.mechanisms import Null
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -78,6 +79,16 @@ class Peer:
         self._frames: list[bytes] = []
         self._frames_size = 0
         self._out = greeting.encode_greeting(self._mechanism.name, as_server=self._mechanism.as_server)
+
+    @classmethod
+    def resumed(cls, socket_type: bytes, limit: int) -> Peer:
+        """Go on with a connection without a mechanism whose handshake is over, between two messages of the peer's."""
+        peer = cls(socket_type, Null, limit)
+        peer._greeting = bytes(greeting.SIZE)
+        peer._ready = True
+        peer._decoder.limit = limit
+        peer._out = b""
+        return peer
 
     @property
     def ready(self) -> bool:

@@ -15,6 +15,7 @@ import psutil
 from codespace_kernels.broker.client import BrokerClient
 from codespace_kernels.errors import CodespaceKernelsError
 
+from .front_end import ONLY_WHERE_TOLD
 from .place import Place
 
 Plan = dict[str, Any]
@@ -186,7 +187,7 @@ KINDS: dict[str, Kind] = {
     "clock_day": Kind(_seconds(1.0, 2.0, jump=(-86400, 86400), back=(True, False)), _clock_jump, cuts=False),
     "asleep": Kind(_seconds(0.2, 2.5, jump=(60, 3600, 7200), drop=(True, False)), _asleep, cuts=False),
     "link_killed": Kind(_nothing, _link_killed, weight=2, excuses="the process that carries the messages was killed"),
-    "broker_killed": Kind(_seconds(0.0, 0.5), _broker_killed),
+    "broker_killed": Kind(_seconds(0.0, 0.5), _broker_killed, excuses=ONLY_WHERE_TOLD),
 }
 
 NOT_YET = ("broker_killed", "clock_day")

@@ -16,6 +16,9 @@ from .views import View, ViolationError, expect
 COMM_MESSAGE = "comm message"
 """The kind of request for which ipykernel publishes no statuses where it is about to be done with another one."""
 
+ONLY_WHERE_TOLD = "the broker was killed with more than 8 MiB on their way to a front end"
+"""An excuse for cells that say so; what comes of others must be whole."""
+
 _TURN = 100
 """Messages that are taken before others of the loop have their turn."""
 
@@ -102,7 +105,12 @@ class Request:
     def may_be_gone(self) -> bool:
         """Whether it was lost on its way and nobody waits for it: there is no reply, and the kernel never took it."""
         taken = any(view.statuses and not view.idle for view in self.views.values())
-        return bool(self.excused) and self.status is None and not taken
+        return self.may_be_lost and self.status is None and not taken
+
+    @property
+    def may_be_lost(self) -> bool:
+        """Whether it, or its answers, may have been lost without a word."""
+        return self.excused not in {"", ONLY_WHERE_TOLD}
 
     def check(self) -> None:
         """Check all that came of it.
@@ -116,10 +124,11 @@ class Request:
             try:
                 self._check_view(view, wanted, replies)
             except ViolationError as error:
-                raise ViolationError(f"{self.kind}, seen by front end {number}: {error}") from None
+                excused = f"; excused: {self.excused}, told {view.told}" if self.excused else ""
+                raise ViolationError(f"{self.kind}, seen by front end {number}: {error}{excused}") from None
 
     def _check_view(self, view: View, wanted: list[Item], replies: int) -> None:
-        if self.excused:
+        if self.may_be_lost or (self.excused and view.told):
             # What a widget sends has no cell in which something could be told.
             view.check_gap(wanted, told=not self.kind.startswith("comm "), interrupted=self.interrupted)
             return

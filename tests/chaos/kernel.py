@@ -176,7 +176,7 @@ class Kernel:
             elif now - quiet_since > QUESTION_PATIENCE:
                 if all(request.may_be_gone for request in waiting):
                     return
-                if any(request.excused and request.answers for request in waiting):
+                if any(request.may_be_lost and request.answers for request in waiting):
                     self._interrupt(waiting)
             await asyncio.sleep(0.02)
 
