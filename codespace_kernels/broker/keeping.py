@@ -17,6 +17,7 @@ from codespace_kernels.bridge.takings import Inherited, LeftTable, Takings
 from codespace_kernels.broker import keeper
 from codespace_kernels.broker.state import links_folder
 from codespace_kernels.link.journal import JournalError, settle
+from codespace_kernels.platforms import has_unix_sockets
 from codespace_kernels.settings import runtime_dir
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ class Keeping:
         self._starts = 1
         self._renewal: asyncio.Task[None] | None = None
         self.takings: Takings | None = None
-        if sys.platform != "linux":
+        if sys.platform != "linux" or not has_unix_sockets():
             return
         try:
             self._keeper = KeeperProcess(folder)
