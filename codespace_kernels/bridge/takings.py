@@ -170,7 +170,7 @@ class Slot:
         noted: Where the last message ends that was noted.
     """
 
-    __slots__ = ("_last", "_next", "_number", "_start", "_takings", "_words", "noted")
+    __slots__ = ("_is_routed", "_last", "_next", "_number", "_start", "_takings", "_words", "noted")
 
     def __init__(self, takings: Takings, words: memoryview, number: int) -> None:
         self.noted = 0
@@ -180,6 +180,7 @@ class Slot:
         self._start = 1 + number * _SLOT
         self._next = 0
         self._last = (0, 0, 0)
+        self._is_routed = False
 
     def restore(self, past: Past) -> None:
         """Note what a connection had of another process."""
@@ -194,6 +195,7 @@ class Slot:
     def name(self, routing_id: bytes) -> None:
         """Note what the client is called."""
         at = self._start + 2
+        self._is_routed = bool(routing_id)
         self._words[at] = len(routing_id)
         self._words[at + 1 : at + 1 + _ID_WORDS] = memoryview(routing_id.ljust(8 * _ID_WORDS, b"\0")).cast("Q")
 
@@ -216,8 +218,9 @@ class Slot:
             self._note(end, size, token, outgoing.connections)
 
     def _note(self, end: int, size: int, token: Token, connections: int) -> None:
-        if token[:2] != self._last[:2] or token.after > self._last[2]:
-            # Something before it was not handed to this connection.
+        if token[:2] != self._last[:2] or (not self._is_routed and token.after > self._last[2]):
+            # Something before it was not handed to this connection. Of a client's own messages none is left out: what
+            # is between them goes to others.
             self._words[self._start + 1] = token.number
         self._last = token[:3]
         number = token.number | min(connections, _MOST_CONNECTIONS) << 48
