@@ -192,6 +192,8 @@ class LinkKernel:
         elif kind == "restarted":
             self._take_key(event)
             self._set_state(KernelState.ALIVE, reason)
+            if event.get("lost"):
+                self.gap(reason or "The kernel died right after its start, and was started again.")
 
     def link_lost(self, reason: str) -> None:
         """Hear that the link has no stream now."""

@@ -95,6 +95,11 @@ class KernelChannels:
         self.close()
         self._held.clear()
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether the kernel has been given requests, and is not about to be replaced by us."""
+        return self._state == _READY
+
     def hold(self) -> None:
         """Keep requests back from now on: the kernel is about to be replaced."""
         self._state = _HOLDING

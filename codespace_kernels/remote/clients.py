@@ -175,11 +175,14 @@ class Client:
         event = record["event"]
         self._statuses = {key: state for key, state in self._statuses.items() if key[0] != event["kernel_id"]}
         ours = [kernel for kernel in self._kernels.values() if kernel.kernel_id == event["kernel_id"]]
+        # The server may not know yet that a process which it starts again had been given something.
+        had_requests = any(kernel.channels is not None and kernel.channels.is_ready for kernel in ours)
         for kernel in ours:
             if kernel.channels is not None:
                 _apply(kernel.channels, event["event"], record.get("info"))
         if ours:
-            self.session.send(commands.KERNEL, commands.CHANNEL, commands.encode(event))
+            lost = {"lost": True} if had_requests and event["event"] == "restarted" else {}
+            self.session.send(commands.KERNEL, commands.CHANNEL, commands.encode({**event, **lost}))
 
     def _open(self, number: int, kernel_id: str, info: Dict[str, Any]) -> None:
         kernel = self._kernels.setdefault(number, _Kernel(kernel_id))

@@ -318,6 +318,11 @@ async def test_a_kernel_that_is_restarted_over_rest_is_followed(client: LinkClie
     await recorder.until(lambda: [reason for _, reason in recorder.states if "restarted by somebody else" in reason])
     assert recorder.text(await recorder.run("print('x' in globals())")) == "False\n"
     assert KernelState.DEAD not in [state for state, _ in recorder.states]
+    # What it had been given is lost; a restart that is asked for here says so by itself.
+    assert ["restarted by somebody else" in gap for gap in recorder.gaps] == [True]
+    await recorder.kernel.restart()
+    await recorder.run("pass")
+    assert len(recorder.gaps) == 1
 
 
 async def test_the_server_knows_what_the_kernel_does(client: LinkClient, recorder: Recorder) -> None:
