@@ -169,14 +169,20 @@ class Activity:
         if self.state == "dead":
             self._set("starting")
 
-    def restore(self, msg_id: str, header: bytes, *, is_answered: bool) -> None:
+    def restore(self, msg_id: str, header: bytes, *, is_answered: bool, is_idle: bool) -> None:
         """Take over a request that another process handed to the kernel, in the order of their coming.
 
         Args:
             msg_id: Its id.
             header: Its header.
-            is_answered: Whether only its idle is missing.
+            is_answered: Whether it was replied to.
+            is_idle: Whether the kernel is done with it.
         """
+        if is_idle:
+            if not is_answered:
+                self.pending[msg_id] = header
+                self._over.add(msg_id)
+            return
         if is_answered:
             # Of what is no cell a kernel may say nothing at all.
             (self._busy if _EXECUTION in header else self._unheard)[msg_id] = header

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from codespace_kernels.bridge.request_log import OpenRequest
     from codespace_kernels.bridge.takings import Takings
     from codespace_kernels.bridge.waiting_line import WaitingState
-    from codespace_kernels.remote_kernel import RemoteKernel
+    from codespace_kernels.remote_kernel import RemoteKernel, Token
     from codespace_kernels.zmtp import CurveKeys
 
 _log = logging.getLogger(__name__)
@@ -73,13 +73,14 @@ class KernelBridge:
         self._gate = LocalGate(signer)
         self._queue = RequestQueue()
         self._messages = LocalMessages()
-        requests = requests or RequestLog()
+        self._requests = requests = requests or RequestLog()
+        self._finished: list[str] = []
         self._activity = Activity(
             self._execution_state_changed,
             self._idle_lost,
             lambda: self._kernel is not None and self._kernel.is_receiving,
             idle_grace=idle_grace,
-            finished=requests.idle,
+            finished=self._request_finished,
         )
         self._lifecycle = LifecycleRequests(self._messages, self._send, self.interrupt, self._shutdown_requested)
         self._late = LateAnswers()
@@ -525,7 +526,7 @@ class KernelBridge:
         """Tell it in the cells that are running or waiting; see `RemoteKernelListener`."""
         self._gaps += 1
         _log.warning("output may be missing: %s", reason)
-        self._tell(self._activity.open_requests, f"Output may be missing: {reason}")
+        self._tell(self._lost_answers.to_tell, f"Output may be missing: {reason}")
         self._lost_answers.output_is_missing()
 
     def tell_running(self, reason: str) -> None:
@@ -540,7 +541,15 @@ class KernelBridge:
 
     # To local clients.
 
+    def _request_finished(self, msg_id: str) -> None:
+        if self._requests.idle(msg_id):
+            self._finished.append(msg_id)
+
     def _send(self, channel: Channel, message: Message, done: Callable[[], None] = no_receipt) -> None:
+        if self._finished and channel is Channel.IOPUB:
+            # This says so to clients, or comes right behind what was not for them.
+            done = _Delivery(done, functools.partial(self._requests.delivered, self._finished[-1]))
+            self._finished.clear()
         if not self._homecoming.holds(functools.partial(self._send_now, channel, message, done)):
             self._send_now(channel, message, done)
 
@@ -568,3 +577,18 @@ class KernelBridge:
         idle = self._messages.status("idle", request)
         self._earlier.finished(str(idle.parent_dict().get("msg_id", "")))
         self._send(Channel.IOPUB, idle)
+
+
+class _Delivery:
+    """A receipt that is heard of here, too."""
+
+    __slots__ = ("_done", "_then", "token")
+
+    def __init__(self, done: Callable[[], None], then: Callable[[], None]) -> None:
+        self.token: Token | None = getattr(done, "token", None)
+        self._done = done
+        self._then = then
+
+    def __call__(self) -> None:
+        self._done()
+        self._then()

@@ -68,8 +68,10 @@ class LostAnswers:
         self._log = log or RequestLog()
         self._asked: dict[str, _Asked] = {}
         self._restored: set[str] = set()
+        self._untold: dict[str, bytes] = {}
         self._doubtful: dict[str, str] = {}
         self._question: str | None = None
+        self._probe = ""
         self._timer: asyncio.TimerHandle | None = None
 
     def requested(self, channel: Channel, request: Message) -> None:
@@ -84,13 +86,20 @@ class LostAnswers:
 
     def restore(self, requests: Iterable[OpenRequest]) -> None:
         """Go on with what clients asked another process, which handed it to the kernel."""
-        for channel, request, is_answered in requests:
+        for channel, request, is_answered, is_idle in requests:
             header = request.header_dict()
             msg_id = str(header.get("msg_id", ""))
-            self._activity.restore(msg_id, request.header, is_answered=is_answered)
+            self._activity.restore(msg_id, request.header, is_answered=is_answered, is_idle=is_idle)
+            if is_idle:
+                self._untold[msg_id] = request.header
             if not is_answered:
                 self._asked[msg_id] = _Asked(channel, request, str(header.get("msg_type", "")))
                 self._restored.add(msg_id)
+
+    @property
+    def to_tell(self) -> list[bytes]:
+        """Headers of the requests in which a gap is told: that are open, or of which clients may lack something."""
+        return list(dict.fromkeys((*self._untold.values(), *self._activity.open_requests)))
 
     def take_over(self, other: LostAnswers) -> None:
         """Go on in the place of another one, which ends, with what it knows of the same kernel."""
@@ -109,6 +118,7 @@ class LostAnswers:
         Args:
             question: The request's id; it went by shell.
         """
+        self._probe = question
         restored = [msg_id for msg_id in self._restored if self._is_open_on_shell(msg_id)]
         if restored and not self._doubtful:
             self._doubtful = dict.fromkeys(restored, "")
@@ -124,16 +134,22 @@ class LostAnswers:
         self._asked.pop(msg_id, None)
         self._doubtful.pop(msg_id, None)
         self._log.answered(msg_id, is_busy=self._activity.is_busy_with(msg_id))
+        if msg_id == self._probe:
+            # What was not delivered before the death has come again by now, or it was told that it does not.
+            self._untold.clear()
         if msg_id == self._question:
             self._question = None
             self._plan_check()
 
     def published(self, message: Message) -> None:
         """Hear of a message on iopub."""
-        if self._doubtful and message.header_dict().get("msg_type") == "status":
+        if (self._doubtful or self._untold) and message.header_dict().get("msg_type") == "status":
             msg_id = str(message.parent_dict().get("msg_id", ""))
+            state = str(message.content_dict().get("execution_state", ""))
             if msg_id in self._doubtful:
-                self._doubtful[msg_id] = str(message.content_dict().get("execution_state", ""))
+                self._doubtful[msg_id] = state
+            if state == "idle":
+                self._untold.pop(msg_id, None)
 
     def output_is_missing(self) -> None:
         """Hear of a gap: what was asked before may have been answered in it."""
@@ -148,6 +164,7 @@ class LostAnswers:
         self._asked.clear()
         self._doubtful.clear()
         self._restored.clear()
+        self._untold.clear()
         self._log.clear()
 
     def close(self) -> None:

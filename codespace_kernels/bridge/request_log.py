@@ -38,7 +38,7 @@ REWRITE_BYTES = 256 * 1024
 MAX_BYTES = 32 * 1024 * 1024
 """A larger file is not read."""
 
-_ASKED, _ANSWERED, _OVER = "asked", "answered", "over"
+_ASKED, _ANSWERED, _IDLE, _OVER = "asked", "answered", "idle", "over"
 
 
 class OpenRequest(NamedTuple):
@@ -47,12 +47,14 @@ class OpenRequest(NamedTuple):
     Attributes:
         channel: On which it came.
         request: Its identities and header; the rest is empty.
-        is_answered: Whether it was replied to, so that only its idle is missing.
+        is_answered: Whether it was replied to.
+        is_idle: Whether the kernel is done with it; its reply, or what clients have not taken, may be missing.
     """
 
     channel: Channel
     request: Message
     is_answered: bool
+    is_idle: bool = False
 
 
 class RequestLog:
@@ -68,6 +70,8 @@ class RequestLog:
         self._size = 0
         self._lines: dict[str, bytes] = {}
         self._answered: set[str] = set()
+        # Whether clients may not have been told yet, in the order in which the kernel was done with them.
+        self._idle: dict[str, bool] = {}
 
     def restore(self) -> list[OpenRequest]:
         """Give what another process has left, oldest first, and go on with it.
@@ -83,6 +87,7 @@ class RequestLog:
         requests = _read(self._path.read_bytes())
         self._lines = {msg_id: _asked_line(one.channel, one.request) for msg_id, one in requests.items()}
         self._answered = {msg_id for msg_id, one in requests.items() if one.is_answered}
+        self._idle = {msg_id: True for msg_id, one in requests.items() if one.is_idle}
         self._write_anew()
         return list(requests.values())
 
@@ -103,29 +108,44 @@ class RequestLog:
         """
         if msg_id not in self._lines:
             return
-        if is_busy:
+        if is_busy or self._idle.get(msg_id, False):
             self._answered.add(msg_id)
             self._append(_line([_ANSWERED, msg_id]))
         else:
             self._forget(msg_id)
 
-    def idle(self, msg_id: str) -> None:
-        """Write down that the kernel is done with a request, before clients hear of it."""
-        if msg_id in self._answered:
-            self._forget(msg_id)
+    def idle(self, msg_id: str) -> bool:
+        """Write down that the kernel is done with a request, before clients hear of it; false where it is unknown."""
+        if msg_id not in self._lines:
+            return False
+        # At the end, where it was idle at another process already.
+        self._idle.pop(msg_id, None)
+        self._idle[msg_id] = True
+        self._append(_line([_IDLE, msg_id]))
+        return True
+
+    def delivered(self, msg_id: str) -> None:
+        """Write down that clients have been told of it, and so of all that the kernel was done with before."""
+        if msg_id not in self._idle:
+            return
+        for done in list(self._idle):
+            if done in self._answered:
+                self._forget(done)
+            else:
+                self._idle[done] = False
+            if done == msg_id:
+                return
 
     def clear(self) -> None:
         """Write down that nothing is open: the process that had the requests is gone."""
         if self._lines:
-            self._lines.clear()
-            self._answered.clear()
+            self._forget_all()
             self._write_anew()
 
     def leave(self) -> None:
         """Write no more; the file stays for whoever goes on with the kernel."""
         self._path = None
-        self._lines.clear()
-        self._answered.clear()
+        self._forget_all()
         self._close()
 
     def remove(self) -> None:
@@ -136,9 +156,15 @@ class RequestLog:
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
 
+    def _forget_all(self) -> None:
+        self._lines.clear()
+        self._answered.clear()
+        self._idle.clear()
+
     def _forget(self, msg_id: str) -> None:
         del self._lines[msg_id]
         self._answered.discard(msg_id)
+        self._idle.pop(msg_id, None)
         self._append(_line([_OVER, msg_id]))
 
     def _append(self, line: bytes) -> None:
@@ -154,7 +180,8 @@ class RequestLog:
         """Put another file in the place of this one, at once, with what is open now."""
         if self._path is None:
             return
-        lines = [_line(HEAD), *self._lines.values(), *(_line([_ANSWERED, msg_id]) for msg_id in self._answered)]
+        happened = [[_ANSWERED, msg_id] for msg_id in self._answered] + [[_IDLE, msg_id] for msg_id in self._idle]
+        lines = [_line(HEAD), *self._lines.values(), *map(_line, happened)]
         new = self._path.with_suffix(".new")
         try:
             with open(new, "wb", opener=_private) as file:
@@ -215,6 +242,9 @@ def _replay(lines: Iterable[list[Any]]) -> dict[str, OpenRequest]:
                 requests[str(request.request.header_dict()["msg_id"])] = request
             elif kind == _ANSWERED:
                 requests[subject] = requests[subject]._replace(is_answered=True)
+            elif kind == _IDLE:
+                # Behind those that were idle before it.
+                requests[subject] = requests.pop(subject)._replace(is_idle=True)
             elif kind == _OVER:
                 del requests[subject]
             else:

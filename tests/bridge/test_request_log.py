@@ -61,19 +61,47 @@ def test_a_request_is_known_until_it_is_answered_and_idle(path: Path) -> None:
     log.answered(ids[1], is_busy=False)
     log.idle(ids[2])  # Its reply is still to come.
     log.answered("of nobody", is_busy=True)
+    assert not log.idle("of nobody")
     assert known(path) == {ids[0]: True, ids[2]: False, ids[3]: False}
     log.leave()
-    first, *_ = (next_log := RequestLog(path)).restore()
+    first, second, third = (next_log := RequestLog(path)).restore()
     _, message = request(0)
-    assert first == (Channel.SHELL, message._replace(content=b"{}"), True)
+    assert first == (Channel.SHELL, message._replace(content=b"{}"), True, False)
+    assert (second.is_idle, third.is_idle) == (False, True)
     next_log.idle(ids[0])
-    next_log.answered(ids[2], is_busy=True)
-    next_log.idle(ids[2])
+    next_log.delivered(ids[0])
+    next_log.answered(ids[2], is_busy=False)
     assert known(path) == {ids[3]: False}
     next_log.clear()
     assert known(path) == {}
     next_log.remove()
     assert list(path.parent.iterdir()) == []
+
+
+def test_a_request_is_known_until_clients_have_been_told_of_its_end(path: Path) -> None:
+    log = RequestLog(path)
+    for number in range(3):
+        log.asked(*_asked(number))
+    for number in (0, 2, 1):
+        log.idle(f"request-{number}")
+        if number:
+            log.answered(f"request-{number}", is_busy=False)
+    log.leave()
+    log = RequestLog(path)
+    assert [(one.is_answered, one.is_idle) for one in log.restore()] == [(False, True), (True, True), (True, True)]
+    # What goes to clients goes in order: the first two have gone, too.
+    log.delivered("request-2")
+    log.delivered("request-2")
+    assert known(path) == {"request-0": False, "request-1": True}
+    log.answered("request-0", is_busy=False)
+    log.delivered("request-1")
+    assert known(path) == {}
+    log.remove()
+
+
+def _asked(number: int) -> tuple[str, Channel, Message]:
+    msg_id, message = request(number)
+    return msg_id, Channel.SHELL, message
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
@@ -120,6 +148,7 @@ def test_the_file_stays_small_and_forgets_nothing(path: Path) -> None:
         log.asked(msg_id, Channel.SHELL, message)
         log.answered(msg_id, is_busy=True)
         log.idle(msg_id)
+        log.delivered(msg_id)
     assert path.stat().st_size < 2 * REWRITE_BYTES
     assert known(path) == {"request-0": False}
     log.remove()
@@ -234,10 +263,42 @@ async def test_a_cell_that_goes_on_is_left_alone(scene: Scene, path: Path) -> No
     scene.kernel.emit(Channel.SHELL, make_message("execute_reply", cell.header, cell.identities, {"status": "ok"}))
     assert known(path) == {scene.msg_id: True}
     scene.kernel.status("idle", cell)
-    assert known(path) == {}
     scene.answer_last()
     (status,) = await scene.outputs(1)
     assert status["content"] == {"execution_state": "idle"}
+    assert known(path) == {}
     assert (await scene.client.get_shell_msg(timeout=60))["content"] == {"status": "ok"}
     await until(lambda: not scene.bridge.busy)
     assert scene.bridge.stats.pending_requests == 0
+
+
+async def test_a_gap_is_told_in_a_cell_whose_end_was_not_delivered(path: Path) -> None:
+    first_kernel, kernel, log = MemoryKernel(), MemoryKernel(), RequestLog(path)
+    first = await KernelBridge.bind(key=KEY, owner=Owner(), requests=log)
+    first.resume(first_kernel)  # Nothing is delivered until a client is there.
+    cell = make_message("execute_request", b"{}", (b"client",), {"code": "big()"})
+    first.repeat([(Channel.SHELL, cell)])
+    first_kernel.status("busy", cell)
+    first_kernel.emit(Channel.SHELL, make_message("execute_reply", cell.header, cell.identities, {"status": "ok"}))
+    first_kernel.status("idle", cell)
+    assert first.stats.pending_requests == 0
+    log.leave()
+    await first.close()
+    bridge = await KernelBridge.bind(key=KEY, owner=Owner(), requests=(new := RequestLog(path)))
+    async with subscribed(bridge) as client:
+        bridge.resume(kernel, new.restore())
+        scene = Scene(kernel, bridge, client, cell.header_dict()["msg_id"])
+        kernel.listener.output_may_be_missing("It was killed.")
+        kernel.change(KernelState.ALIVE)
+        assert bridge.stats.pending_requests == 0
+        scene.answer_last()
+        assert not bridge.busy
+        # By now it is known what of that cell will come.
+        kernel.listener.output_may_be_missing("This is of other cells.")
+        kernel.status("idle", cell)
+        told, status = await scene.outputs(2)
+        assert told["content"]["text"] == "[codespace-kernels] Output may be missing: It was killed.\n"
+        assert status["content"] == {"execution_state": "idle"}
+        await until(lambda: known(path) == {})
+    await bridge.close()
+    new.remove()

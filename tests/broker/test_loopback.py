@@ -1,6 +1,7 @@
 """A broker on a port of this machine: nobody without its secret gets in, and nobody else is given the secret."""
 
 import contextlib
+import errno
 import http.client
 import json
 import os
@@ -170,11 +171,21 @@ class Stranger:
         self._answer = answer
         self._server = socket.socket()
         self._server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._server.bind(("127.0.0.1", port))
+        # A process is a zombie before the last of its threads lets go of its ports.
+        wait_until(lambda: self._has(port), f"port {port} to be free")
         self._server.listen()
         self.port = self._server.getsockname()[1]
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
+
+    def _has(self, port):
+        try:
+            self._server.bind(("127.0.0.1", port))
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            return False
+        return True
 
     def _run(self):
         with contextlib.suppress(OSError):

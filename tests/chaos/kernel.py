@@ -12,7 +12,7 @@ import zmq
 
 from . import cells
 from .cells import Cell
-from .front_end import FrontEnd, Request
+from .front_end import ONLY_WHERE_TOLD, FrontEnd, Request
 from .views import View, ViolationError, expect
 
 PATIENCE = 240.0
@@ -80,7 +80,8 @@ class Kernel:
         """
         self._excuse = reason
         for request in self._open:
-            request.excused = request.excused or reason
+            if request.excused in {"", ONLY_WHERE_TOLD}:
+                request.excused = reason or request.excused
 
     def open_requests(self) -> str:
         """Say what is not answered, for a report."""

@@ -9,15 +9,21 @@ import random
 from typing import TYPE_CHECKING
 
 import pytest
+import zmq.asyncio
+from jupyter_client.session import Session
 
 from codespace_kernels.broker.client import BrokerClient
 
-from .clients import connected, reply_to, running_kernel, what_the_broker_knows
+from .clients import connected, execute, reply_to, running_kernel, what_the_broker_knows
 from .conftest import WAIT
 from .test_broker_dies import kill_broker
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
     from jupyter_client.asynchronous.client import AsyncKernelClient
+    from jupyter_client.manager import AsyncKernelManager
 
 pytestmark = pytest.mark.e2e
 
@@ -26,6 +32,14 @@ KILLS = 3
 NUMBERS = f"""
 for number in range({LINES}):
     print(number, flush=True)
+"""
+
+BIG = 10_000_000
+DISPLAYS = f"""
+from IPython.display import display
+for number in range(5):
+    display({{"text/plain": str(number) * {BIG}}}, raw=True)
+print("after")
 """
 
 
@@ -80,3 +94,44 @@ async def test_each_line_comes_once(kernel_name: str, front_ends: int) -> None:
         for reader in readers:
             assert reader.lines == [str(number) for number in range(LINES)]
         assert (await reply_to(client, msg_id))["content"]["status"] == "ok"
+
+
+@contextlib.contextmanager
+def slow_reader(manager: AsyncKernelManager) -> Iterator[zmq.asyncio.Socket]:
+    """A subscriber that takes hardly anything as long as it is not read from."""
+    with zmq.asyncio.Context() as context, context.socket(zmq.SUB) as sock:
+        sock.rcvhwm = 1
+        sock.connect(f"tcp://127.0.0.1:{manager.get_connection_info()['iopub_port']}")
+        sock.subscribe(b"")
+        yield sock
+
+
+async def read_cell(sock: zmq.asyncio.Socket, key: bytes, msg_id: str) -> list[dict[str, Any]]:
+    session, messages = Session(key=key), []
+    while True:
+        _, parts = session.feed_identities(await sock.recv_multipart())
+        message = session.deserialize(parts)
+        if message["parent_header"].get("msg_id") == msg_id:
+            messages.append(message)
+            if message["content"].get("execution_state") == "idle":
+                return messages
+
+
+async def test_what_a_slow_front_end_has_not_taken_of_a_cell_that_is_over_is_told(kernel_name: str) -> None:
+    async with running_kernel(kernel_name) as (manager, client):
+        with slow_reader(manager) as slow:
+            assert (await slow.recv_multipart())[-1]
+            messages = await execute(client, DISPLAYS)
+            msg_id = messages[0]["parent_header"]["msg_id"]
+            assert [message["msg_type"] for message in messages].count("display_data") == 5
+            await asyncio.to_thread(kill_broker)
+            async with asyncio.timeout(WAIT):
+                seen = await read_cell(slow, manager.session.key, msg_id)
+    shown = [message["content"]["data"]["text/plain"][0] for message in seen if message["msg_type"] == "display_data"]
+    texts = [message["content"]["text"] for message in seen if message["msg_type"] == "stream"]
+    # What comes is in order, and that there is too little of it is told before what comes next.
+    assert shown == sorted(set(shown))
+    assert len(shown) < 5
+    told, after = texts
+    assert told.startswith("[codespace-kernels] Output may be missing")
+    assert after == "after\n"
