@@ -189,7 +189,3 @@ KINDS: dict[str, Kind] = {
     "link_killed": Kind(_nothing, _link_killed, weight=2, excuses="the process that carries the messages was killed"),
     "broker_killed": Kind(_seconds(0.0, 0.5), _broker_killed, excuses=ONLY_WHERE_TOLD),
 }
-
-NOT_YET = ("clock_day",)
-"""Kinds that are taken only where they are asked for. By a day's jump the broker believes that a codespace was not used
-for `keep_awake_hours`, and says so in cells that have everything."""
