@@ -352,6 +352,18 @@ class KernelBridge:
         """Stand in no more, and drop what waits for a kernel: it is given up, or one comes that is a restarted one."""
         self._stand_in.forget()
 
+    async def hand_over(self) -> None:
+        """Let go of the kernel and its clients, for another process to go on with them; what waits for them stays."""
+        kernel = self._kernel or self._coming
+        if kernel is not None:
+            kernel.listen(None)
+            self._kernel = self._coming = None
+        if not self._closed:
+            self._lost_way.forget()
+            self._stand_in.end()
+            self._sockets.leave()
+        await self.close()
+
     async def close(self) -> None:
         """Free the ports and everything else; the kernel is let go of, not ended. Closing twice is no error."""
         if not self._closed:

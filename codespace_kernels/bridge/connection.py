@@ -186,6 +186,11 @@ class Connection:
         else:
             self.end("")
 
+    def leave(self) -> None:
+        """Let go of the socket; a connection that the keeper holds stays open, for another process."""
+        self._slot = None
+        self.close()
+
     def close(self, reason: str = "") -> list[Outgoing]:
         """Close the socket; give the messages that did not leave whole. Closing twice is no error."""
         if self._closed:

@@ -150,6 +150,12 @@ class Endpoint(ABC):
         for connection in tuple(self._connections):
             connection.read()
 
+    def leave(self) -> None:
+        """Free the port, for another process to go on with the connections."""
+        for connection in self._connections:
+            connection.leave()
+        self.close()
+
     def close(self) -> None:
         """Free the port and end all connections; what was not sent stays so. Closing twice is no error."""
         if self._closed:

@@ -154,6 +154,12 @@ class LocalSockets:
         """Drop what waits for clients that are not connected to a channel other than iopub."""
         self._routers[channel].forget()
 
+    def leave(self) -> None:
+        """Close everything, so that another process can go on with the connections that are kept for it."""
+        for endpoint in self._endpoints:
+            endpoint.leave()
+        self.close()
+
     def close(self) -> None:
         """Close everything; when this returns, the ports are free. Closing twice is no error."""
         for endpoint in self._endpoints:

@@ -119,6 +119,11 @@ class Takings:
         self._held: dict[int, tuple[socket.socket, bool]] = {}
         self._free = list(range(CONNECTIONS - 1, -1, -1))
 
+    @property
+    def has_connections(self) -> bool:
+        """Whether connections are noted."""
+        return bool(self._held)
+
     def inherit(self, port: int) -> list[Inherited]:
         """Give the connections that another process had on a port, once."""
         return self._inherited.pop(port, [])

@@ -111,6 +111,10 @@ class KeeperProcess:
         """Call nothing any more."""
         asyncio.get_running_loop().remove_reader(self._ours)
 
+    def let_go(self) -> None:
+        """Leave it alone, as if this process were dead."""
+        self._ours.close()
+
     def end(self) -> None:
         """End it, and wait for that; a no-op where it has ended. Blocks, bounded."""
         with contextlib.suppress(OSError):
@@ -181,6 +185,16 @@ class Keeping:
     def _do_without(self, error: OSError) -> None:
         self._keeper = None
         log.warning("no keeper: a message that is handed over while this process is killed may come twice: %s", error)
+
+    async def leave(self) -> None:
+        """Have the keeper give the connections to the next process, to which they were left open."""
+        if self._renewal is not None:
+            await asyncio.wait([self._renewal])
+        if self._keeper is not None and self.takings is not None and self.takings.has_connections:
+            self._keeper.unwatch()
+            self._keeper.let_go()
+        else:
+            await self.close()
 
     async def close(self) -> None:
         """End the keeper, and leave nothing: this process ends by itself, and has noted what was taken."""

@@ -471,7 +471,7 @@ class BrokerKernel:
         self._requests.leave()
         bridge, self._bridge = self._bridge, None
         if bridge is not None:
-            await bridge.close()
+            await bridge.hand_over()
 
     def workspace_lost(self, reason: str) -> None:
         """Hear that the way to the workspace is gone for good."""

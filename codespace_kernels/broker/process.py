@@ -126,7 +126,7 @@ async def serve_forever(
         places[0].clear()
         if broker.hands_over:
             await broker.leave()
-            await keeping.close()
+            await keeping.leave()
             lock.release()
         else:
             # The next broker may start while this one says goodbye: give the place free first.

@@ -49,10 +49,10 @@ def broker_pid() -> int:
     return BrokerClient().call("GET", "")["pid"]
 
 
-def kill_broker() -> int:
-    """Kill the broker without a word; give its process id."""
+def kill_broker(number: int = signal.SIGKILL) -> int:
+    """Kill the broker, without a word unless another signal is given; give its process id."""
     pid = broker_pid()
-    os.kill(pid, signal.SIGKILL)
+    os.kill(pid, number)
     wait_until(lambda: ended(pid), "the broker to be gone")
     return pid
 

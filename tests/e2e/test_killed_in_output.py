@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import queue
 import random
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,7 +15,7 @@ from jupyter_client.session import Session
 
 from codespace_kernels.broker.client import BrokerClient
 
-from .clients import connected, execute, reply_to, running_kernel, what_the_broker_knows
+from .clients import connected, execute, reply_to, running_kernel, text_of, what_the_broker_knows
 from .conftest import WAIT
 from .test_broker_dies import kill_broker
 
@@ -40,6 +41,12 @@ from IPython.display import display
 for number in range(5):
     display({{"text/plain": str(number) * {BIG}}}, raw=True)
 print("after")
+"""
+
+WIDE = 80
+WIDE_LINES = f"""
+for number in range({WIDE}):
+    print(str(number).zfill(100_000), flush=True)
 """
 
 
@@ -71,18 +78,18 @@ class Reader:
             await self.moved.wait()
 
 
-async def kill_at(reader: Reader, counts: list[int]) -> None:
+async def end_at(reader: Reader, counts: list[int], number: int) -> None:
     for count in counts:
         await reader.until(count)
         # It may not serve yet that took the kernel back.
         await asyncio.to_thread(BrokerClient().ensure)
-        await asyncio.to_thread(kill_broker)
+        await asyncio.to_thread(kill_broker, number)
 
 
-@pytest.mark.parametrize("front_ends", [1, 2])
-async def test_each_line_comes_once(kernel_name: str, front_ends: int) -> None:
+@pytest.mark.parametrize(("front_ends", "number"), [(1, signal.SIGKILL), (2, signal.SIGKILL), (2, signal.SIGTERM)])
+async def test_each_line_comes_once(kernel_name: str, front_ends: int, number: int) -> None:
     moments = sorted(random.sample(range(100, LINES - 500), KILLS))
-    print("killed after lines", moments)
+    print("ended after lines", moments)
     async with contextlib.AsyncExitStack() as stack:
         manager, client = await stack.enter_async_context(running_kernel(kernel_name))
         others = [await stack.enter_async_context(connected(manager)) for _ in range(front_ends - 1)]
@@ -90,7 +97,7 @@ async def test_each_line_comes_once(kernel_name: str, front_ends: int) -> None:
         readers = [Reader(one, msg_id) for one in (client, *others)]
         works = [asyncio.ensure_future(reader.run()) for reader in readers]
         async with asyncio.timeout(2 * WAIT):
-            await asyncio.gather(kill_at(readers[0], moments), *works)
+            await asyncio.gather(end_at(readers[0], moments, number), *works)
         for reader in readers:
             assert reader.lines == [str(number) for number in range(LINES)]
         assert (await reply_to(client, msg_id))["content"]["status"] == "ok"
@@ -101,6 +108,7 @@ def slow_reader(manager: AsyncKernelManager) -> Iterator[zmq.asyncio.Socket]:
     """A subscriber that takes hardly anything as long as it is not read from."""
     with zmq.asyncio.Context() as context, context.socket(zmq.SUB) as sock:
         sock.rcvhwm = 1
+        sock.rcvbuf = 65_536
         sock.connect(f"tcp://127.0.0.1:{manager.get_connection_info()['iopub_port']}")
         sock.subscribe(b"")
         yield sock
@@ -135,3 +143,20 @@ async def test_what_a_slow_front_end_has_not_taken_of_a_cell_that_is_over_is_tol
     told, after = texts
     assert told.startswith("[codespace-kernels] Output may be missing")
     assert after == "after\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+async def test_a_front_end_that_has_everything_is_not_sent_what_a_slow_one_lacks(kernel_name: str, number: int) -> None:
+    async with running_kernel(kernel_name) as (manager, client):
+        with slow_reader(manager) as slow:
+            assert (await slow.recv_multipart())[-1]
+            messages = await execute(client, WIDE_LINES)
+            wanted = [str(number) for number in range(WIDE)]
+            assert [text.lstrip("0") or "0" for text in text_of(messages).split()] == wanted
+            await asyncio.to_thread(kill_broker, number)
+            reading = asyncio.create_task(read_cell(slow, manager.session.key, messages[0]["parent_header"]["msg_id"]))
+            # A message that comes twice makes jupyter_client raise an error.
+            assert text_of(await execute(client, "print('next')")) == "next\n"
+            async with asyncio.timeout(WAIT):
+                seen = await reading
+    assert [text.lstrip("0") or "0" for text in text_of(seen).split()] == wanted
