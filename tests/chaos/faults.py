@@ -20,6 +20,9 @@ from .place import Place
 
 Plan = dict[str, Any]
 
+_END_SECONDS = 30.0
+"""For a broker that is told to end."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
@@ -150,8 +153,18 @@ async def _asleep(place: Place, plan: Plan) -> None:
 
 
 async def _broker_killed(place: Place, plan: Plan) -> None:
+    place.broker().kill()
+    await _touch_after(plan)
+
+
+async def _broker_ended(place: Place, plan: Plan) -> None:
     broker = place.broker()
-    broker.kill()
+    broker.terminate()
+    await asyncio.to_thread(broker.wait, _END_SECONDS)
+    await _touch_after(plan)
+
+
+async def _touch_after(plan: Plan) -> None:
     await asyncio.sleep(plan["seconds"])
     # The next touch; a front end's handle may have been quicker.
     with contextlib.suppress(CodespaceKernelsError):
@@ -188,4 +201,5 @@ KINDS: dict[str, Kind] = {
     "asleep": Kind(_seconds(0.2, 2.5, jump=(60, 3600, 7200), drop=(True, False)), _asleep, cuts=False),
     "link_killed": Kind(_nothing, _link_killed, weight=2, excuses="the process that carries the messages was killed"),
     "broker_killed": Kind(_seconds(0.0, 0.5), _broker_killed, excuses=ONLY_WHERE_TOLD),
+    "broker_ended": Kind(_seconds(0.0, 0.5), _broker_ended, excuses=ONLY_WHERE_TOLD),
 }

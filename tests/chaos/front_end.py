@@ -16,7 +16,7 @@ from .views import View, ViolationError, expect
 COMM_MESSAGE = "comm message"
 """The kind of request for which ipykernel publishes no statuses where it is about to be done with another one."""
 
-ONLY_WHERE_TOLD = "the broker was killed with more than 8 MiB on their way to a front end"
+ONLY_WHERE_TOLD = "the broker died or ended with more than 8 MiB on their way to a front end"
 """An excuse for cells that say so; what comes of others must be whole."""
 
 _TURN = 100
