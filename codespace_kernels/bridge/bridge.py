@@ -226,6 +226,11 @@ class KernelBridge:
         """Whether a person's run waits for a kernel, as far as the stand-in knows."""
         return self._stand_in.has_runs
 
+    @property
+    def is_coming(self) -> bool:
+        """Whether a kernel is attached that has not answered yet, so that the stand-in still answers for it."""
+        return self._coming is not None
+
     def attach(self, kernel: RemoteKernel) -> None:
         """Connect the clients with a kernel; what they asked before is handed over first, in order.
 

@@ -108,7 +108,8 @@ class KernelStart:
 
     def run_waits(self) -> None:
         """Start the kernel for a cell that waits, and its workspace where the spec allows it."""
-        if self._attempt is None:
+        # A kernel that is there and has not answered yet needs no other one.
+        if self._attempt is None and not self._bridge.is_coming:
             self._begin(self._may_at_run).add_done_callback(self._ended)
         self._tell()
 
