@@ -129,13 +129,16 @@ class Recipes:
 
     async def _unlisted(self, account: Account, provider: Provider, recipe: Recipe) -> FoundWorkspace | None:
         """Find by name what was made here just now: a list may show it late."""
-        name, made_at = self._made.get(_key(account, recipe), ("", 0.0))
+        key = _key(account, recipe)
+        made = name, made_at = self._made.get(key, ("", 0.0))
         if not name or time.monotonic() - made_at > LIST_LAG:
             return None
         try:
             workspace = await provider.resolve(name)
         except WorkspaceNotFoundError:
-            del self._made[_key(account, recipe)]
+            # Whoever looked at the same time was told so, too, and another one may have been made since.
+            if self._made.get(key) == made:
+                del self._made[key]
             return None
         return None if workspace.state is WorkspaceState.FAILED else FoundWorkspace(workspace, created=False, others=0)
 

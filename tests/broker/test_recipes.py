@@ -196,6 +196,8 @@ async def test_a_list_that_lags_behind_makes_no_second_one(emulator, made):
     second = await Asking(recipes, emulator, provider).result()
     assert first.workspace.name == second.workspace.name
     await provider.delete(first.workspace.name)
+    account = Account(api_url=emulator.api_url)
+    assert await asyncio.gather(*(recipes.find(account, provider, RECIPE, silent) for _ in range(2))) == [None, None]
     third = await Asking(recipes, emulator, provider).result()
     assert third.created
     await provider.close()

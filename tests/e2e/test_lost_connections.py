@@ -96,6 +96,8 @@ async def cell(kernel_name, tmp_path):
         cell = CountingCell(client, tmp_path / "flag")
         await cell.goes_on()
         yield cell
+    # A kernel that died is restarted, and a manager that is told to end it meanwhile raises an error.
+    await soon(lambda: manager.get_kernel(kernel_id).ready.done(), "the kernel's restart")
     await manager.shutdown_kernel(kernel_id, now=True)
 
 
