@@ -216,7 +216,8 @@ def is_keeper(process: psutil.Process) -> bool:
 
 def holds_connections(process: psutil.Process) -> bool:
     try:
-        return bool(process.net_connections("tcp"))
+        # Before it is the keeper it is a copy of its parent, with all of its connections.
+        return is_keeper(process) and bool(process.net_connections("tcp"))
     except psutil.Error:
         return False
 

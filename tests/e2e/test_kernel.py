@@ -12,7 +12,7 @@ import pytest
 
 from codespace_kernels.broker.client import BrokerClient
 
-from .clients import execute, reply_to, running_kernel, soon, text_of
+from .clients import execute, reply_to, running_kernel, soon, text_of, until_idle
 from .conftest import ended
 
 pytestmark = pytest.mark.e2e
@@ -46,6 +46,8 @@ async def test_interrupt(kernel_name):
         await manager.interrupt_kernel()
         reply = await reply_to(client, msg_id, timeout=30)
         assert reply["content"]["ename"] == "KeyboardInterrupt"
+        # Until then ipykernel refuses what stands behind a cell that failed.
+        await until_idle(client, msg_id)
         assert text_of(await execute(client, "print(1)")) == "1\n"
 
 

@@ -54,6 +54,7 @@ class LocalConnection:
         self.commands: list[str] = []
         self.uploads: list[str] = []
         self.closed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._streams: list[PipeStream] = []
 
     @property
     def description(self) -> str:
@@ -75,7 +76,9 @@ class LocalConnection:
 
     async def open_command(self, command: str, *, timeout: float = 30.0) -> PipeStream:
         self.commands.append(command)
-        return PipeStream(await self._start(command, None))
+        stream = PipeStream(await self._start(command, None))
+        self._streams.append(stream)
+        return stream
 
     async def open_tcp(self, host: str, port: int, *, timeout: float = 30.0) -> PipeStream:
         raise NotImplementedError
@@ -86,6 +89,11 @@ class LocalConnection:
     async def close(self) -> None:
         if not self.closed.done():
             self.closed.set_result("closed")
+        # While the loop runs: what a test left open would complain in the middle of another one.
+        for stream in self._streams:
+            stream.close()
+        async with asyncio.timeout(60):
+            await asyncio.gather(*(stream.process.wait() for stream in self._streams))
 
     async def _start(self, command: str, stderr: int | None) -> asyncio.subprocess.Process:
         pipe = asyncio.subprocess.PIPE
