@@ -13,6 +13,14 @@ def command_line(process: psutil.Process) -> str:
         return ""
 
 
+def name_of(process: psutil.Process) -> str:
+    """Give the name of a process's program; nothing for one that ended."""
+    try:
+        return process.name()
+    except psutil.Error:
+        return ""
+
+
 def environment(process: psutil.Process) -> dict[str, str]:
     """Give a process's environment; nothing for one that ended."""
     try:

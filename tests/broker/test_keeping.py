@@ -21,7 +21,7 @@ from codespace_kernels.broker.keeping import Keeping, collect
 from codespace_kernels.messages import Channel
 from tests.bridge.test_killed import SENT, numbers_in
 from tests.ports import free_ports
-from tests.processes import is_alive
+from tests.processes import command_line, is_alive, living_children
 from tests.zmtp.hello import GREETING, ready
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux says how much it has taken")
@@ -208,10 +208,7 @@ def keepers_of(serving: Serving) -> list[psutil.Process]:
 
 
 def is_keeper(process: psutil.Process) -> bool:
-    try:
-        return any(part.endswith("keeper.py") for part in process.cmdline())
-    except psutil.Error:  # a child of another test that nobody has waited for
-        return False
+    return "keeper.py" in command_line(process)
 
 
 def holds_connections(process: psutil.Process) -> bool:
@@ -225,7 +222,7 @@ def holds_connections(process: psutil.Process) -> bool:
 async def test_a_keeper_ends_with_its_process_and_leaves_nothing(tmp_path: Path) -> None:
     keeping = Keeping(tmp_path)
     keeping.watch()
-    (keeper,) = [child for child in psutil.Process().children() if is_keeper(child)]
+    (keeper,) = [child for child in living_children() if is_keeper(child)]
     os.kill(keeper.pid, signal.SIGTERM)  # which ends the user's other programs first
     assert {path.name for path in tmp_path.iterdir()} == {"taken.table", "taken.lock"}
     assert all(path.stat().st_mode & 0o077 == 0 for path in tmp_path.iterdir())

@@ -20,6 +20,7 @@ import pytest
 
 from codespace_kernels.emulator import emulator_token
 from codespace_kernels.emulator.__main__ import main
+from tests.processes import name_of
 
 
 @pytest.fixture
@@ -107,7 +108,7 @@ def with_running_codespace(emulator: Started) -> list[psutil.Process]:
     )
     folder = emulator.status()["folder"]
     inside = [process for process in psutil.process_iter() if belongs(process, folder)]
-    assert any("sleep" in process.name() for process in inside)
+    assert any("sleep" in name_of(process) for process in inside)
     return inside
 
 

@@ -17,6 +17,7 @@ import pytest
 from codespace_kernels import errors
 from codespace_kernels.progress import silent
 from codespace_kernels.tunnel import codespace as tunnel_to_codespace
+from tests.processes import name_of
 
 GH = shutil.which("gh", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
 needs_gh = pytest.mark.skipif(GH is None, reason="gh is not installed")
@@ -30,7 +31,7 @@ async def running(provider, name):
 
 
 def gh_processes():
-    return [child for child in psutil.Process().children(recursive=True) if child.name() == "gh"]
+    return [child for child in psutil.Process().children(recursive=True) if name_of(child) == "gh"]
 
 
 async def text_of(connection, command):

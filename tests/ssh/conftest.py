@@ -23,6 +23,7 @@ from codespace_kernels.ssh.connection import SshConnection
 from codespace_kernels.ssh.keepalive import KeepaliveOptions
 from codespace_kernels.ssh.wire import SocketWire
 from tests.ports import free_port
+from tests.processes import name_of
 
 WAIT = 60
 """Seconds that a single step may take on a busy machine."""
@@ -53,7 +54,7 @@ class Sshd:
 
     def sessions(self) -> list[psutil.Process]:
         """The server's process of each connection, its listener excluded."""
-        return [p for p in psutil.Process(self.process.pid).children(recursive=True) if "sshd" in p.name()]
+        return [p for p in psutil.Process(self.process.pid).children(recursive=True) if "sshd" in name_of(p)]
 
     def kill_sessions(self) -> None:
         for process in self.sessions():
