@@ -33,6 +33,22 @@ def pytest_configure(config: pytest.Config) -> None:
 _HOME = pytest.StashKey[Path]()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Try once more what drives whole front ends; what chaos finds would not be found again, and counts at once."""
+    for item in items:
+        if item.get_closest_marker("e2e") is not None and "chaos" not in item.path.parts:
+            item.add_marker(pytest.mark.flaky(reruns=1))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show what went wrong in a first try: it may be a defect that is rare."""
+    for report in terminalreporter.stats.get("rerun", ()):
+        terminalreporter.section(f"first try of {report.nodeid}")
+        terminalreporter.line(report.longreprtext)
+        for title, text in report.sections:
+            terminalreporter.line(f"-- {title}\n{text}")
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Fail the run when a process of it outlives it."""
     home = session.config.stash[_HOME]
