@@ -22,6 +22,11 @@ _EXECUTION = b'"execute_request"'
 _COMM = b'"comm_msg"'
 
 
+def is_request(header: bytes) -> bool:
+    """Tell whether a message with this header has a reply: what a widget sends (`comm_msg`) has none."""
+    return b'_request"' in header
+
+
 class Activity:
     """Follows requests from their arrival to their reply and idle.
 
@@ -34,6 +39,7 @@ class Activity:
         idle_lost: Called with the header of an answered request whose `idle` never came.
         is_receiving: Tells whether a message of the kernel is coming: a large one takes long, its reply does not.
         idle_grace: Seconds, see `IDLE_GRACE`.
+        begun: Called with id and header of each request that the kernel begins with, before clients hear of it.
         finished: Called with the id of each request that the kernel is done with, before clients hear of it.
     """
 
@@ -44,6 +50,7 @@ class Activity:
         is_receiving: Callable[[], bool] = lambda: False,
         *,
         idle_grace: float = IDLE_GRACE,
+        begun: Callable[[str, bytes], None] = lambda _request, _header: None,
         finished: Callable[[str], None] = lambda _request: None,
     ) -> None:
         self.state = "starting"
@@ -52,6 +59,7 @@ class Activity:
         self._idle_lost = idle_lost
         self.is_receiving = is_receiving
         self._idle_grace = idle_grace
+        self._begun = begun
         self._finished = finished
         self._busy: dict[str, bytes] = {}
         self._answered: set[str] = set()
@@ -140,6 +148,7 @@ class Activity:
         if state == "busy":
             self._busy[parent_id] = message.parent
             self._unheard.pop(parent_id, None)
+            self._begun(parent_id, message.parent)
         elif state == "idle":
             self._done(parent_id)
             if parent_id in self.pending:
@@ -182,6 +191,10 @@ class Activity:
             if not is_answered:
                 self.pending[msg_id] = header
                 self._over.add(msg_id)
+            return
+        if not is_request(header):
+            # It is known because the kernel has begun with it, and may take its time.
+            self._busy[msg_id] = header
             return
         if is_answered:
             # Of what is no cell a kernel may say nothing at all.

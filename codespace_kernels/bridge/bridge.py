@@ -80,6 +80,7 @@ class KernelBridge:
             self._idle_lost,
             lambda: self._kernel is not None and self._kernel.is_receiving,
             idle_grace=idle_grace,
+            begun=requests.begun,
             finished=self._request_finished,
         )
         self._lifecycle = LifecycleRequests(self._messages, self._send, self.interrupt, self._shutdown_requested)

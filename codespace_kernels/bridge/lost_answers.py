@@ -6,6 +6,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from codespace_kernels.bridge.activity import is_request
 from codespace_kernels.bridge.request_log import RequestLog
 from codespace_kernels.errors import LinkError
 from codespace_kernels.messages import Channel, Message
@@ -92,9 +93,10 @@ class LostAnswers:
             self._activity.restore(msg_id, request.header, is_answered=is_answered, is_idle=is_idle)
             if is_idle:
                 self._untold[msg_id] = request.header
+            if not is_answered or not is_request(request.header):
+                self._restored.add(msg_id)
             if not is_answered:
                 self._asked[msg_id] = _Asked(channel, request, str(header.get("msg_type", "")))
-                self._restored.add(msg_id)
 
     @property
     def to_tell(self) -> list[bytes]:
@@ -126,7 +128,10 @@ class LostAnswers:
 
     def _is_open_on_shell(self, msg_id: str) -> bool:
         asked = self._asked.get(msg_id)
-        return asked is not None and asked.channel is Channel.SHELL
+        if asked is not None:
+            return asked.channel is Channel.SHELL
+        begun = self._activity.busy.get(msg_id)
+        return begun is not None and not is_request(begun)
 
     def replied(self, message: Message) -> None:
         """Hear of a reply of the kernel, also of those to our own questions."""

@@ -14,6 +14,7 @@ import logging
 import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from codespace_kernels.bridge.activity import is_request
 from codespace_kernels.messages import Channel, MalformedMessageError, Message
 from codespace_kernels.strict_data import UnsoundDataError
 
@@ -47,7 +48,7 @@ class OpenRequest(NamedTuple):
     Attributes:
         channel: On which it came.
         request: Its identities and header; the rest is empty.
-        is_answered: Whether it was replied to.
+        is_answered: Whether no reply is to come.
         is_idle: Whether the kernel is done with it; its reply, or what clients have not taken, may be missing.
     """
 
@@ -98,6 +99,18 @@ class RequestLog:
             return
         line = self._lines[msg_id] = _asked_line(channel, request)
         self._append(line)
+
+    def begun(self, msg_id: str, header: bytes) -> None:
+        """Write down what the kernel begins with and will not reply to: a message of a widget.
+
+        Args:
+            msg_id: Of the message.
+            header: Its header.
+        """
+        if msg_id in self._lines or is_request(header):
+            return
+        self.asked(msg_id, Channel.SHELL, Message((), header, b"{}", b"{}", b"{}"))
+        self.answered(msg_id, is_busy=True)
 
     def answered(self, msg_id: str, *, is_busy: bool) -> None:
         """Write down that a request has its reply, before the client has it.

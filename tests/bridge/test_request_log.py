@@ -256,6 +256,49 @@ async def test_a_reply_that_overtakes_what_was_published_does_not_end_a_cell(pat
     log.remove()
 
 
+@pytest.fixture
+async def widget(path: Path) -> AsyncIterator[tuple[Scene, Message]]:
+    """The first bridge was killed while the kernel worked on what a widget had sent."""
+    first_kernel, kernel, log = MemoryKernel(), MemoryKernel(), RequestLog(path)
+    first = await KernelBridge.bind(key=KEY, owner=Owner(), requests=log)
+    first.attach(first_kernel)
+    message = make_message("comm_msg", b"{}", (b"client",), {"comm_id": "slider", "data": {}})
+    msg_id = message.header_dict()["msg_id"]
+    async with subscribed(first) as client:
+        first_kernel.status("busy", message)
+        assert known(path) == {msg_id: True}
+        scene = Scene(kernel, first, client, msg_id)
+        assert (await scene.outputs(1))[0]["content"] == {"execution_state": "busy"}
+        log.leave()
+        ports = first._sockets.ports
+        await first.close()
+        bridge = await KernelBridge.bind(key=KEY, owner=Owner(), requests=(new := RequestLog(path)), ports=ports)
+        bridge.resume(kernel, new.restore())
+        kernel.change(KernelState.ALIVE)
+        assert bridge.busy
+        yield Scene(kernel, bridge, client, msg_id), message
+        await bridge.close()
+        new.remove()
+
+
+async def test_what_a_widget_sent_and_another_process_lost_is_ended(widget: tuple[Scene, Message], path: Path) -> None:
+    scene, _ = widget
+    scene.answer_last()
+    assert (await scene.outputs(1))[0]["content"] == {"execution_state": "idle"}
+    assert not scene.bridge.busy
+    await until(lambda: known(path) == {})
+
+
+async def test_what_a_widget_sent_ends_once(widget: tuple[Scene, Message], path: Path) -> None:
+    scene, message = widget
+    scene.kernel.status("idle", message)
+    scene.answer_last()
+    await until(lambda: not scene.bridge._lost_answers._doubtful)
+    scene.kernel.status("busy", message)
+    states = [one["content"]["execution_state"] for one in await scene.outputs(2)]
+    assert states == ["idle", "busy"]
+
+
 async def test_a_cell_that_goes_on_is_left_alone(scene: Scene, path: Path) -> None:
     scene.kernel.change(KernelState.ALIVE)
     header = json.dumps({"msg_id": scene.msg_id, "msg_type": "execute_request", "session": "x"}).encode()
