@@ -3,7 +3,6 @@
 import asyncio
 import datetime
 import json
-import os
 import stat
 import subprocess
 import sys
@@ -145,7 +144,7 @@ class TestJupyters:
         script = tmp_path / "bin" / name
         script.write_text(f"#!{python}\n")
         script.chmod(0o755)
-        subject = examiner.subject(env={"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"})
+        subject = examiner.subject(env={"PATH": str(tmp_path / "bin")})
         found = await examiner(subject, "jupyter-elsewhere")
         (finding,) = found["jupyter-elsewhere"].findings
         assert finding.verdict is FAIL

@@ -313,7 +313,8 @@ def use_a_console(kernel_id: str, code: str, expected: str) -> None:
     command = [sys.executable, "-m", "codespace_kernels.cli", "kernels", "attach", kernel_id]
     with Terminal(command) as console:
         console.wait_for("In [")
-        console.type(f"{code}\r")
+        # What its reply has overtaken, the console shows at the next Enter only.
+        console.type(f"{code}\r\r")
         console.wait_for(expected)
         console.wait_for("In [")
         console.type("\x04")

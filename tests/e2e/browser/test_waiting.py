@@ -36,9 +36,9 @@ def asleep(account, kernel_name):
 
 def saved_outputs(notebook: NotebookPage, file: Path) -> list:
     """Save, and give what the file then has of the first cell's outputs."""
-    # JupyterLab puts its own settings, too.
-    saved = re.compile(rf"/api/contents/{re.escape(file.name)}\b")
-    with notebook.page.expect_response(lambda r: r.request.method == "PUT" and bool(saved.search(r.url))):
+    # A save ends with its checkpoint: until then JupyterLab takes no other.
+    checkpoint = re.compile(rf"/api/contents/{re.escape(file.name)}/checkpoints\b")
+    with notebook.page.expect_response(lambda r: r.request.method == "POST" and bool(checkpoint.search(r.url))):
         notebook.page.keyboard.press("Control+s")
     return nbformat.read(file, 4).cells[0].outputs
 
