@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import os
 import select
 import signal
@@ -57,9 +59,12 @@ class Publisher:
         self._sockets = LocalSockets("127.0.0.1", ports, takings=self._keeping.takings)
         self._here = asyncio.Semaphore(0)
         self._subscribers = 0 if inherited else subscribers
-        if (folder / "given-up").exists():
-            # As a link does with a message that it did not get rid of.
-            self._delivered += 1
+        rests = [one.past.rest for one in itertools.chain.from_iterable(inherited.values())]
+        if [rest.token.number for rest in rests if rest].count(self._delivered + 1) == 1:
+            # One client has a part of the next message; it is then left out, as a link does with what it gave up.
+            with contextlib.suppress(FileNotFoundError):
+                (folder / "give-up").unlink()
+                self._delivered += 1
 
     def delivered(self, number: int) -> None:
         self._delivered = number
@@ -168,12 +173,14 @@ def test_clients_that_are_not_equally_far_notice_nothing(serving: Serving) -> No
 def test_a_client_whose_message_does_not_come_again_is_cut_off_and_misses_nothing_else(serving: Serving) -> None:
     quick, slow = Client(serving.port), Client(serving.port)
     with quick.sock, slow.sock:
-        quick.read(6_000_000)
-        slow.read(300_000)
-        serving.kill()
-        (serving.folder / "given-up").touch()
-        serving.begin()
-        quick.read(9_000_000)
+        (serving.folder / "give-up").touch()
+        # As a rule the first kill leaves it in the middle of a message; it may have been at the end of one.
+        while (serving.folder / "give-up").exists():
+            quick.read(len(quick.data) + 6_000_000)
+            slow.read(len(slow.data) + 300_000)
+            serving.kill()
+            serving.begin()
+        quick.read(len(quick.data) + 3_000_000)
         slow.read_rest()
         again = Client(serving.port)
         with again.sock:
