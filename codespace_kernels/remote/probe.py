@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import pkgutil
 import time
 import uuid
 from typing import Any, Dict, List, Optional, Union
@@ -43,14 +44,12 @@ It is only waited for where a kernel is busy and does not answer on control mean
 PUBLISHER_LIMIT = 1000000
 """Messages that the publisher of an IPython kernel keeps for a subscriber. Limited: one that hangs costs memory."""
 
-_LIFT = (
-    "(lambda thread, pause: thread.schedule(lambda: (thread.socket.events, pause(0.001), thread.socket.events,"
-    " setattr(thread.socket, 'sndhwm', %d))))"
-    "(get_ipython().kernel.iopub_socket.io_thread, __import__('time').sleep)" % PUBLISHER_LIMIT
-)
-"""Setting the option makes libzmq 4.3.5 write to the far end of every pipe of the socket, also of one whose subscriber
-has just gone and which it has not been told to forget yet: use after free. Asking for events is what tells it, so it is
-asked before and after a moment in which its own thread can answer."""
+
+def lifting_code() -> str:
+    """Give what lifts the limit of the IPython kernel that executes it, and leaves no name behind."""
+    source = (pkgutil.get_data(__package__, "publisher_limit.py") or b"").decode()
+    call = "names['lift'](get_ipython().kernel.iopub_socket.io_thread, %d)" % PUBLISHER_LIMIT
+    return "(lambda names: (exec(%r, names), %s) and None)({'__name__': '<publisher limit>'})" % (source, call)
 
 
 class Probe:
@@ -84,7 +83,7 @@ class Probe:
         if self._answer is None or self._answer.get("implementation") != "ipython":
             return None
         options = {"silent": True, "store_history": False, "allow_stdin": False, "stop_on_error": False}
-        return self._request("execute_request", {"code": _LIFT, "user_expressions": {}, **options})
+        return self._request("execute_request", {"code": lifting_code(), "user_expressions": {}, **options})
 
     def wait_again(self) -> None:
         """Give the last request a while to be answered."""

@@ -1,0 +1,75 @@
+"""Runs inside an IPython kernel: lifts the limit of its publisher, when that is safe. Its source is sent to the kernel.
+
+Setting the option makes libzmq 4.3.5 write to the far end of each of the socket's connections. One that is just being
+closed may have no far end any more, and the kernel would die of that (use after free; mended after 4.3.5, in
+`pipe_t::send_hwms_to_peer`). A connection goes in three steps between libzmq's thread and ours, of which ours is done
+whenever it asks for events, and before the first of them a monitor tells of it. So the option is set right after a look
+at a monitor that has told of nothing for a while.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import zmq
+
+PAUSE = 0.002
+"""Seconds between two looks."""
+
+QUIET_LOOKS = 5
+"""In a row, before the option is set; so many, as what closed before the monitor was there must be over, too."""
+
+QUIET_LOOKS_AFTER_LOSS = 50
+"""In a row after a connection was closed; libzmq's thread may not be given the processor for long."""
+
+MOST_LOOKS = 5000
+"""After so many the limit stays as it is: subscribers come and go without end."""
+
+WAIT = 0.05
+"""Seconds that the kernel's first request waits for it at most."""
+
+
+def lift(thread: Any, most: int) -> None:
+    """Lift the limit, now or soon; does nothing where it is lifted, or cannot be.
+
+    Args:
+        thread: The kernel's `IOPubThread`.
+        most: Messages that are kept for each subscriber.
+    """
+    over = threading.Event()
+    thread.schedule(lambda: _begin(thread, most, over))
+    over.wait(WAIT)
+
+
+def _begin(thread: Any, most: int, over: threading.Event) -> None:
+    try:
+        if 0 < thread.socket.sndhwm < most:
+            monitor = thread.socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+            _look(thread, monitor, QUIET_LOOKS, MOST_LOOKS, most, over)
+            return
+    except Exception:  # noqa: S110  (a kernel of another kind or version keeps its limit)
+        pass
+    over.set()
+
+
+def _look(thread: Any, monitor: Any, quiet: int, left: int, most: int, over: threading.Event) -> None:
+    socket = thread.socket
+    if socket.closed:
+        return
+    if socket.events & zmq.POLLIN:
+        # Whoever reads it was woken up for that once, perhaps before, and would not be again.
+        stream = getattr(thread, "_xpub_stream", None)
+        if stream is not None:
+            thread.io_loop.add_callback(stream.flush, zmq.POLLIN)
+    while monitor.poll(0):
+        monitor.recv_multipart()
+        quiet = QUIET_LOOKS_AFTER_LOSS
+    if not quiet:
+        socket.sndhwm = most
+    if quiet and left:
+        thread.io_loop.call_later(PAUSE, _look, thread, monitor, quiet - 1, left - 1, most, over)
+    else:
+        socket.disable_monitor()
+        monitor.close(0)
+        over.set()

@@ -1,0 +1,187 @@
+"""The limit of a kernel's publisher is lifted while subscribers come and go, and the kernel lives."""
+
+from __future__ import annotations
+
+import functools
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Container, Iterator
+
+import pytest
+import zmq
+
+from codespace_kernels.remote.probe import PUBLISHER_LIMIT
+from codespace_kernels.remote.publisher_limit import MOST_LOOKS, QUIET_LOOKS, QUIET_LOOKS_AFTER_LOSS, lift
+from tests.remote.recorder import Recorder
+
+KERNEL = """
+import os, sys, time, zmq
+from ipykernel.iostream import IOPubThread
+from jupyter_client.session import Session
+from codespace_kernels.remote.publisher_limit import lift
+socket = zmq.Context().socket(zmq.XPUB)
+thread = IOPubThread(socket, session=Session(key=b""))
+print(socket.bind_to_random_port("tcp://127.0.0.1"), flush=True)
+thread.start()
+for line in sys.stdin:
+    most = int(line)
+    lift(thread, most)
+    while socket.sndhwm != most:
+        time.sleep(0.001)
+    print(most, flush=True)
+os._exit(0)
+"""
+
+
+class Publisher:
+    """What publishes in an IPython kernel, in a process of its own."""
+
+    def __init__(self) -> None:
+        command = [sys.executable, "-c", KERNEL]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.address = f"tcp://127.0.0.1:{int(self.read())}"
+
+    def read(self) -> bytes:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline()
+
+    def begin(self, most: int) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(b"%d\n" % most)
+        self.process.stdin.flush()
+
+    def end(self) -> int:
+        self.process.communicate(timeout=60)
+        return self.process.returncode
+
+
+@pytest.fixture
+def publisher() -> Iterator[Publisher]:
+    publisher = Publisher()
+    yield publisher
+    assert publisher.end() == 0
+
+
+@pytest.fixture
+def context() -> Iterator[zmq.Context]:
+    with zmq.Context() as context:
+        yield context
+
+
+def subscriber(context: zmq.Context, publisher: Publisher) -> zmq.Socket:
+    socket = context.socket(zmq.SUB)
+    socket.linger = 0
+    socket.subscribe(b"")
+    with socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED) as monitor:
+        socket.connect(publisher.address)
+        assert monitor.poll(60_000)
+        socket.disable_monitor()
+    return socket
+
+
+def test_subscribers_may_go_while_the_limit_is_lifted(publisher: Publisher, context: zmq.Context) -> None:
+    """Each goes at another moment of the looks; setting the option at once ends a kernel after 4 to 77 of them."""
+    for count in range(30):
+        leaving = [subscriber(context, publisher) for _ in range(4)]
+        publisher.begin(2000 + count)
+        for one in leaving:
+            time.sleep(0.0003 * (count % 30))
+            one.close()
+        assert publisher.read() == b"%d\n" % (2000 + count)
+
+
+class Pretended:
+    """A kernel's thread, its socket, the socket's monitor and the loop in one; the loop runs what it is given at once.
+
+    Args:
+        losses: Looks at which a connection has been closed.
+        incoming: Looks at which something came.
+    """
+
+    def __init__(self, losses: Container[int] = (), incoming: Container[int] = ()) -> None:
+        self.looks = 0
+        self.flushed = 0
+        self.sndhwm = 1000
+        self.closed = self.is_monitored = False
+        self.socket = self.io_loop = self._xpub_stream = self
+        self._losses, self._incoming = losses, incoming
+        self._has_lost = False
+        self._calls: list[Callable[[], object]] = []
+
+    def schedule(self, call: Callable[[], object]) -> None:
+        self._calls.append(call)
+        while self._calls:
+            self._calls.pop(0)()
+
+    def call_later(self, _seconds: float, call: Callable[..., object], *arguments: object) -> None:
+        self._calls.append(functools.partial(call, *arguments))
+
+    def add_callback(self, call: Callable[..., object], *arguments: object) -> None:
+        call(*arguments)
+
+    def get_monitor_socket(self, events: int) -> Pretended:
+        assert events == zmq.EVENT_DISCONNECTED
+        self.is_monitored = True
+        return self
+
+    @property
+    def events(self) -> int:
+        self.looks += 1
+        self._has_lost = self.looks in self._losses
+        return zmq.POLLIN if self.looks in self._incoming else 0
+
+    def poll(self, _milliseconds: int) -> bool:
+        return self._has_lost
+
+    def recv_multipart(self) -> None:
+        self._has_lost = False
+
+    def flush(self, _events: int) -> None:
+        self.flushed += 1
+
+    def disable_monitor(self) -> None:
+        self.is_monitored = False
+
+    def close(self, linger: int) -> None:
+        assert linger == 0
+
+
+@pytest.mark.parametrize(
+    ("losses", "looks"),
+    [((), 1 + QUIET_LOOKS), ((4,), 4 + QUIET_LOOKS_AFTER_LOSS), ((4, 30), 30 + QUIET_LOOKS_AFTER_LOSS)],
+)
+def test_it_is_lifted_when_no_subscriber_has_gone_for_a_while(losses: tuple[int, ...], looks: int) -> None:
+    kernel = Pretended(losses)
+    lift(kernel, 5000)
+    assert (kernel.sndhwm, kernel.looks, kernel.is_monitored) == (5000, looks, False)
+    lift(kernel, 5000)
+    assert kernel.looks == looks
+
+
+def test_it_stays_where_subscribers_come_and_go_without_end() -> None:
+    kernel = Pretended(range(MOST_LOOKS + 2))
+    lift(kernel, 5000)
+    assert (kernel.sndhwm, kernel.looks, kernel.is_monitored) == (1000, MOST_LOOKS + 1, False)
+
+
+def test_who_waits_for_what_comes_is_woken() -> None:
+    kernel = Pretended(incoming=(2, 3))
+    lift(kernel, 5000)
+    assert kernel.flushed == 2
+
+
+def test_a_kernel_of_another_kind_keeps_its_limit() -> None:
+    kernel = Pretended()
+    del kernel.sndhwm
+    lift(kernel, 5000)
+    assert not hasattr(kernel, "sndhwm")
+
+
+async def test_it_is_lifted_in_a_kernel_and_leaves_no_name(recorder: Recorder) -> None:
+    code = (
+        "import time\nsocket = get_ipython().kernel.iopub_socket.io_thread.socket\n"
+        "while socket.sndhwm == 1000: time.sleep(0.01)\n"
+        "print(socket.sndhwm, 'names' in globals(), 'lift' in globals(), In[-1] == In[1])"
+    )
+    assert recorder.text(await recorder.run(code)) == f"{PUBLISHER_LIMIT} False False True\n"
