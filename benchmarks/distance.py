@@ -1,0 +1,158 @@
+"""A network in between: a TCP proxy with delay, rate, losses and black-outs, in a process of its own.
+
+    python -m benchmarks.distance TARGET_PORT [--rtt MS] [--mbit RATE] [--loss SHARE]
+
+Prints its port; each line on stdin is a number of seconds for which it carries nothing from then on. One rate and
+direction is shared by all connections. A loss is played as TCP shows it to programs: what was lost and all behind it
+come a round trip later (or after 200 ms, whichever is more). What congestion control would make of losses is not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import random
+import socket
+import sys
+from collections import deque
+from typing import Any
+
+SEGMENT = 1448
+LEAST_RETRANSMISSION = 0.2
+
+
+class Direction:
+    """What all connections share that send one way."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.delay = options.rtt / 2000
+        self._bytes_a_second = options.mbit * 125_000 if options.mbit else 0.0
+        self._loss = options.loss
+        self._free_at = 0.0
+        rate = self._bytes_a_second or 1e9
+        self.most_queued = max(262_144, int(2 * rate * max(self.delay * 2, 0.001)))
+
+    def due(self, size: int, now: float) -> float:
+        """Tell when bytes that are sent now are there."""
+        if self._bytes_a_second:
+            self._free_at = max(now, self._free_at) + size / self._bytes_a_second
+            now = self._free_at
+        if self._loss and random.random() < 1 - (1 - self._loss) ** max(1, size // SEGMENT):
+            now += max(2 * self.delay, LEAST_RETRANSMISSION)
+        return now + self.delay
+
+
+class Network:
+    """Carries connections."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self._target = options.target
+        self._ways = Direction(options), Direction(options)
+        self._dark_until = 0.0
+
+    def black_out(self, seconds: float) -> None:
+        """Carry nothing for a while; what is sent meanwhile comes afterwards, as TCP sends it again."""
+        self._dark_until = asyncio.get_running_loop().time() + seconds
+
+    async def serve(self) -> asyncio.Server:
+        return await asyncio.start_server(self._accept, "127.0.0.1", 0, limit=1 << 20)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        _no_delay(writer)
+        there, back = self._ways
+        try:
+            # The handshake takes a round trip, too.
+            await asyncio.sleep(max(0.0, self.left()) + 2 * there.delay)
+            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target, limit=1 << 20)
+        except OSError:
+            writer.close()
+            return
+        _no_delay(far_writer)
+        await asyncio.gather(self._carry(reader, far_writer, there), self._carry(far_reader, writer, back))
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, way: Direction) -> None:
+        await Carried(self, reader, writer, way).run()
+
+    def left(self) -> float:
+        """Seconds of darkness that are left."""
+        return self._dark_until - asyncio.get_running_loop().time()
+
+
+class Carried:
+    """One direction of one connection."""
+
+    def __init__(
+        self, network: Network, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, way: Direction
+    ) -> None:
+        self._network, self._reader, self._writer, self._way = network, reader, writer, way
+        self._loop = asyncio.get_running_loop()
+        self._queue: deque[tuple[float, bytes]] = deque()
+        self._queued = 0
+        self._last = 0.0
+        self._changed = asyncio.Event()
+
+    async def run(self) -> None:
+        delivering = asyncio.ensure_future(self._deliver())
+        with contextlib.suppress(OSError):
+            while data := await self._reader.read(65536):
+                self._put(data)
+                while self._queued > self._way.most_queued and not delivering.done():
+                    await asyncio.sleep(0.001)
+        self._add(max(self._last, self._way.due(0, self._loop.time())), b"")
+        with contextlib.suppress(OSError):
+            await delivering
+        self._writer.close()
+
+    def _put(self, data: bytes) -> None:
+        # In pieces, so that connections have their turns.
+        for at in range(0, len(data), 16384):
+            piece = data[at : at + 16384]
+            self._last = max(self._last, self._way.due(len(piece), self._loop.time()))
+            self._add(self._last, piece)
+
+    def _add(self, due: float, data: bytes) -> None:
+        self._queue.append((due, data))
+        self._queued += len(data)
+        self._changed.set()
+
+    async def _deliver(self) -> None:
+        while True:
+            while not self._queue:
+                self._changed.clear()
+                await self._changed.wait()
+            due, data = self._queue.popleft()
+            while (wait := max(due - self._loop.time(), self._network.left())) > 0:
+                await asyncio.sleep(wait)
+            if not data:
+                return
+            self._writer.write(data)
+            await self._writer.drain()
+            self._queued -= len(data)
+
+
+def _no_delay(writer: asyncio.StreamWriter) -> None:
+    writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+async def run(options: argparse.Namespace) -> None:
+    network = Network(options)
+    server = await network.serve()
+    print(server.sockets[0].getsockname()[1], flush=True)
+    stdin = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stdin), sys.stdin)
+    while line := await stdin.readline():
+        network.black_out(float(line))
+
+
+def main(argv: Any = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("target", type=int)
+    parser.add_argument("--rtt", type=float, default=0.0, help="milliseconds")
+    parser.add_argument("--mbit", type=float, default=0.0, help="a second; 0 for no limit")
+    parser.add_argument("--loss", type=float, default=0.0, help="share of segments")
+    asyncio.run(run(parser.parse_args(argv)))
+
+
+if __name__ == "__main__":
+    main()
