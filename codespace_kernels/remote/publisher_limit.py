@@ -10,6 +10,7 @@ at a monitor that has told of nothing for a while.
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any
 
 import zmq
@@ -23,8 +24,14 @@ QUIET_LOOKS = 5
 QUIET_LOOKS_AFTER_LOSS = 50
 """In a row after a connection was closed; libzmq's thread may not be given the processor for long."""
 
-MOST_LOOKS = 5000
-"""After so many the limit stays as it is: subscribers come and go without end."""
+MOST_LOOKS = 100
+"""Then the thread that publishes has other things to do."""
+
+AGAIN = 1.0
+"""Seconds until the next try."""
+
+MOST_TRIES = 10
+"""Then the limit stays as it is: subscribers come and go without end."""
 
 WAIT = 0.05
 """Seconds that the kernel's first request waits for it at most."""
@@ -38,38 +45,45 @@ def lift(thread: Any, most: int) -> None:
         most: Messages that are kept for each subscriber.
     """
     over = threading.Event()
-    thread.schedule(lambda: _begin(thread, most, over))
+    thread.schedule(lambda: _try(thread, most, MOST_TRIES, over))
     over.wait(WAIT)
 
 
-def _begin(thread: Any, most: int, over: threading.Event) -> None:
+def _try(thread: Any, most: int, tries: int, over: threading.Event) -> None:
     try:
-        if 0 < thread.socket.sndhwm < most:
-            monitor = thread.socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
-            _look(thread, monitor, QUIET_LOOKS, MOST_LOOKS, most, over)
-            return
+        socket = thread.socket
+        if not socket.closed and 0 < socket.sndhwm < most:
+            if _is_quiet(thread, socket):
+                socket.sndhwm = most
+            elif tries > 1:
+                thread.io_loop.call_later(AGAIN, _try, thread, most, tries - 1, over)
     except Exception:  # noqa: S110  (a kernel of another kind or version keeps its limit)
         pass
     over.set()
 
 
-def _look(thread: Any, monitor: Any, quiet: int, left: int, most: int, over: threading.Event) -> None:
-    socket = thread.socket
-    if socket.closed:
-        return
-    if socket.events & zmq.POLLIN:
-        # Whoever reads it was woken up for that once, perhaps before, and would not be again.
-        stream = getattr(thread, "_xpub_stream", None)
-        if stream is not None:
-            thread.io_loop.add_callback(stream.flush, zmq.POLLIN)
-    while monitor.poll(0):
-        monitor.recv_multipart()
-        quiet = QUIET_LOOKS_AFTER_LOSS
-    if not quiet:
-        socket.sndhwm = most
-    if quiet and left:
-        thread.io_loop.call_later(PAUSE, _look, thread, monitor, quiet - 1, left - 1, most, over)
-    else:
+def _is_quiet(thread: Any, socket: Any) -> bool:
+    """Look until no connection has been closed for a while, and tell whether that is so.
+
+    The thread does nothing else meanwhile: a monitor that is still open when the kernel ends would keep it from ending.
+    """
+    quiet = QUIET_LOOKS
+    monitor = socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+    try:
+        for _ in range(MOST_LOOKS):
+            incoming = socket.events & zmq.POLLIN
+            while monitor.poll(0):
+                monitor.recv_multipart()
+                quiet = QUIET_LOOKS_AFTER_LOSS
+            if not quiet:
+                break
+            quiet -= 1
+            time.sleep(PAUSE)
+    finally:
         socket.disable_monitor()
         monitor.close(0)
-        over.set()
+    stream = getattr(thread, "_xpub_stream", None)
+    if incoming and stream is not None:
+        # Whoever reads it was woken up for that once, perhaps before, and would not be again.
+        thread.io_loop.add_callback(stream.flush, zmq.POLLIN)
+    return not quiet

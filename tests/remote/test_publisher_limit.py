@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import subprocess
 import sys
 import time
@@ -11,8 +10,16 @@ from collections.abc import Callable, Container, Iterator
 import pytest
 import zmq
 
+from codespace_kernels.remote import publisher_limit
 from codespace_kernels.remote.probe import PUBLISHER_LIMIT
-from codespace_kernels.remote.publisher_limit import MOST_LOOKS, QUIET_LOOKS, QUIET_LOOKS_AFTER_LOSS, lift
+from codespace_kernels.remote.publisher_limit import (
+    AGAIN,
+    MOST_LOOKS,
+    MOST_TRIES,
+    QUIET_LOOKS,
+    QUIET_LOOKS_AFTER_LOSS,
+    lift,
+)
 from tests.remote.recorder import Recorder
 
 KERNEL = """
@@ -25,6 +32,12 @@ thread = IOPubThread(socket, session=Session(key=b""))
 print(socket.bind_to_random_port("tcp://127.0.0.1"), flush=True)
 thread.start()
 for line in sys.stdin:
+    if line.startswith("end"):
+        thread.schedule(lambda: lift(thread, 5000))
+        thread.stop()
+        thread.close()
+        socket.context.term()
+        break
     most = int(line)
     lift(thread, most)
     while socket.sndhwm != most:
@@ -52,7 +65,11 @@ class Publisher:
         self.process.stdin.flush()
 
     def end(self) -> int:
-        self.process.communicate(timeout=60)
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.close()
+        self.process.wait(timeout=60)
+        self.process.stdout.close()
         return self.process.returncode
 
 
@@ -96,10 +113,10 @@ class Pretended:
 
     Args:
         losses: Looks at which a connection has been closed.
-        incoming: Looks at which something came.
+        incoming: Looks at which something came, and waits from then on.
     """
 
-    def __init__(self, losses: Container[int] = (), incoming: Container[int] = ()) -> None:
+    def __init__(self, losses: Container[int] = (), incoming: int = 0) -> None:
         self.looks = 0
         self.flushed = 0
         self.sndhwm = 1000
@@ -107,15 +124,14 @@ class Pretended:
         self.socket = self.io_loop = self._xpub_stream = self
         self._losses, self._incoming = losses, incoming
         self._has_lost = False
-        self._calls: list[Callable[[], object]] = []
 
     def schedule(self, call: Callable[[], object]) -> None:
-        self._calls.append(call)
-        while self._calls:
-            self._calls.pop(0)()
+        call()
 
-    def call_later(self, _seconds: float, call: Callable[..., object], *arguments: object) -> None:
-        self._calls.append(functools.partial(call, *arguments))
+    def call_later(self, seconds: float, call: Callable[..., object], *arguments: object) -> None:
+        assert not self.is_monitored
+        assert seconds == AGAIN
+        call(*arguments)
 
     def add_callback(self, call: Callable[..., object], *arguments: object) -> None:
         call(*arguments)
@@ -129,7 +145,7 @@ class Pretended:
     def events(self) -> int:
         self.looks += 1
         self._has_lost = self.looks in self._losses
-        return zmq.POLLIN if self.looks in self._incoming else 0
+        return zmq.POLLIN if 0 < self._incoming <= self.looks else 0
 
     def poll(self, _milliseconds: int) -> bool:
         return self._has_lost
@@ -137,7 +153,8 @@ class Pretended:
     def recv_multipart(self) -> None:
         self._has_lost = False
 
-    def flush(self, _events: int) -> None:
+    def flush(self, events: int) -> None:
+        assert events == zmq.POLLIN
         self.flushed += 1
 
     def disable_monitor(self) -> None:
@@ -149,9 +166,14 @@ class Pretended:
 
 @pytest.mark.parametrize(
     ("losses", "looks"),
-    [((), 1 + QUIET_LOOKS), ((4,), 4 + QUIET_LOOKS_AFTER_LOSS), ((4, 30), 30 + QUIET_LOOKS_AFTER_LOSS)],
+    [
+        ((), 1 + QUIET_LOOKS),
+        ((4,), 4 + QUIET_LOOKS_AFTER_LOSS),
+        ((4, 30), 30 + QUIET_LOOKS_AFTER_LOSS),
+        (range(4, 90), MOST_LOOKS + 1 + QUIET_LOOKS),
+    ],
 )
-def test_it_is_lifted_when_no_subscriber_has_gone_for_a_while(losses: tuple[int, ...], looks: int) -> None:
+def test_it_is_lifted_when_no_subscriber_has_gone_for_a_while(losses: Container[int], looks: int) -> None:
     kernel = Pretended(losses)
     lift(kernel, 5000)
     assert (kernel.sndhwm, kernel.looks, kernel.is_monitored) == (5000, looks, False)
@@ -159,16 +181,17 @@ def test_it_is_lifted_when_no_subscriber_has_gone_for_a_while(losses: tuple[int,
     assert kernel.looks == looks
 
 
-def test_it_stays_where_subscribers_come_and_go_without_end() -> None:
-    kernel = Pretended(range(MOST_LOOKS + 2))
+def test_it_stays_where_subscribers_come_and_go_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publisher_limit, "PAUSE", 0)
+    kernel = Pretended(range(MOST_LOOKS * MOST_TRIES + 2))
     lift(kernel, 5000)
-    assert (kernel.sndhwm, kernel.looks, kernel.is_monitored) == (1000, MOST_LOOKS + 1, False)
+    assert (kernel.sndhwm, kernel.looks, kernel.is_monitored) == (1000, MOST_LOOKS * MOST_TRIES, False)
 
 
 def test_who_waits_for_what_comes_is_woken() -> None:
-    kernel = Pretended(incoming=(2, 3))
+    kernel = Pretended(incoming=3)
     lift(kernel, 5000)
-    assert kernel.flushed == 2
+    assert kernel.flushed == 1
 
 
 def test_a_kernel_of_another_kind_keeps_its_limit() -> None:
@@ -176,6 +199,14 @@ def test_a_kernel_of_another_kind_keeps_its_limit() -> None:
     del kernel.sndhwm
     lift(kernel, 5000)
     assert not hasattr(kernel, "sndhwm")
+
+
+def test_a_kernel_that_ends_meanwhile_ends(publisher: Publisher) -> None:
+    """An open monitor would keep its context, and so the kernel, from ending."""
+    assert publisher.process.stdin is not None
+    publisher.process.stdin.write(b"end 5000\n")
+    publisher.process.stdin.close()
+    assert publisher.process.wait(timeout=60) == 0
 
 
 async def test_it_is_lifted_in_a_kernel_and_leaves_no_name(recorder: Recorder) -> None:
