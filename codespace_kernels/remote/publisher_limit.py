@@ -9,6 +9,7 @@ at a monitor that has told of nothing for a while.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from typing import Any
@@ -68,7 +69,8 @@ def _is_quiet(thread: Any, socket: Any) -> bool:
     The thread does nothing else meanwhile: a monitor that is still open when the kernel ends would keep it from ending.
     """
     quiet = QUIET_LOOKS
-    monitor = socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+    # Not pyzmq's own address: the last monitor's is in use for a moment after its end.
+    monitor = socket.get_monitor_socket(zmq.EVENT_DISCONNECTED, "inproc://" + os.urandom(16).hex())
     try:
         for _ in range(MOST_LOOKS):
             incoming = socket.events & zmq.POLLIN

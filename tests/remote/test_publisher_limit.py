@@ -124,6 +124,7 @@ class Pretended:
         self.socket = self.io_loop = self._xpub_stream = self
         self._losses, self._incoming = losses, incoming
         self._has_lost = False
+        self._addresses: set[str] = set()
 
     def schedule(self, call: Callable[[], object]) -> None:
         call()
@@ -136,8 +137,11 @@ class Pretended:
     def add_callback(self, call: Callable[..., object], *arguments: object) -> None:
         call(*arguments)
 
-    def get_monitor_socket(self, events: int) -> Pretended:
+    def get_monitor_socket(self, events: int, address: str) -> Pretended:
         assert events == zmq.EVENT_DISCONNECTED
+        # Else a second one may be refused.
+        assert address not in self._addresses
+        self._addresses.add(address)
         self.is_monitored = True
         return self
 
