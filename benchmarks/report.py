@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-LOCAL, OURS = "local", "ours, tunnel"
+LOCAL = "local"
 
 
 def median(values: Iterable[float]) -> float:

@@ -110,10 +110,6 @@ class FrontEnd:
             pass  # it is gone, or has been ended before
         self._worker.end()
 
-    @property
-    def pid(self) -> int:
-        return self._worker.process.pid
-
 
 @dataclasses.dataclass(frozen=True)
 class Way:
