@@ -18,6 +18,7 @@ import paramiko
 
 from codespace_kernels.bootstrap import ensure_server
 from codespace_kernels.bridge.bridge import KernelBridge
+from codespace_kernels.broker.__main__ import SWITCH_INTERVAL
 from codespace_kernels.link.client import LinkClient
 from codespace_kernels.ssh.connection import SshConnection
 from codespace_kernels.ssh.wire import SocketWire
@@ -49,4 +50,5 @@ async def run(options: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
+    sys.setswitchinterval(SWITCH_INTERVAL)
     asyncio.run(run(json.loads(sys.argv[1])))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
 import logging
 import socket
 from typing import TYPE_CHECKING
@@ -110,7 +111,8 @@ class Connection:
         self._kept = 0
         self._said: collections.deque[Ready | Subscription | list[bytes]] = collections.deque()
         self._slot = takings.open(sock, lasting=lasting) if takings is not None else None
-        self._queue = SendQueue(sock, self._watch_for_room, self._slot, past.taken if past is not None else 0)
+        taken = past.taken if past is not None else 0
+        self._queue = SendQueue(sock, self._watch_for_room, self._gather, self._slot, taken)
         self._resumption = Resumption(past, self._send_pieces) if past is not None else None
         if self._slot is not None and past is not None:
             self._slot.restore(past)
@@ -196,6 +198,8 @@ class Connection:
         if self._closed:
             return []
         self._closed = True
+        with contextlib.suppress(OSError):
+            self._queue.send_gathered()
         self._said.clear()
         self._deadline.cancel()
         self._watch.remove_handler(self._socket)
@@ -216,6 +220,16 @@ class Connection:
                 self._not_sent(error)
         if events & IOLoop.READ:
             self._owner.readable(self)
+
+    def _gather(self) -> None:
+        self._loop.call_soon(self._send_gathered)
+
+    def _send_gathered(self) -> None:
+        if not self._closed:
+            try:
+                self._queue.send_gathered()
+            except OSError as error:
+                self._not_sent(error)
 
     def _watch_for_room(self, wanted: bool) -> None:
         self._watch.update_handler(self._socket, IOLoop.READ | IOLoop.WRITE if wanted else IOLoop.READ)

@@ -21,6 +21,8 @@ _BATCH_BYTES = 1024 * 1024
 _BATCH_PIECES = 64
 """Handed to the operating system at once, at most: far below the 1024 pieces that each system takes."""
 
+_GATHERED_BYTES = 32 * 1024
+
 _HAS_SENDMSG = hasattr(socket.socket, "sendmsg")  # not on Windows
 
 
@@ -104,26 +106,38 @@ class _Entry(NamedTuple):
 class SendQueue:
     """What one connection has to send; tries at once, and keeps what the operating system does not take.
 
+    What follows a message within one turn of the loop is gathered: a system call for each message of a burst was a
+    third of all that a broker did.
+
     Args:
         sock: Connected, not blocking.
         watch: Told whether `flush` is to be called when the socket takes more.
+        soon: Called to have `send_gathered` called in the loop's next turn.
         slot: Where messages are noted before they are handed over; None for nowhere.
         taken: How many bytes the connection has had before.
     """
 
     def __init__(
-        self, sock: socket.socket, watch: Callable[[bool], None], slot: Slot | None = None, taken: int = 0
+        self,
+        sock: socket.socket,
+        watch: Callable[[bool], None],
+        soon: Callable[[], object],
+        slot: Slot | None = None,
+        taken: int = 0,
     ) -> None:
         self._socket = sock
         self._watch = watch
+        self._soon = soon
         self._slot = slot
         self._entries: collections.deque[_Entry] = collections.deque()
         self._end = taken
         self._stopped = False
+        self._gathers = False
+        self._gathered = 0
 
     def __bool__(self) -> bool:
-        """Whether something waits."""
-        return bool(self._entries)
+        """Whether something waits for the socket."""
+        return bool(self._entries) and not self._gathers
 
     def send(self, pieces: Sequence[bytes], outgoing: Outgoing | None = None) -> None:
         """Send bytes, or keep them until the socket takes them.
@@ -137,6 +151,9 @@ class SendQueue:
         """
         size = sum(map(len, pieces))
         self._end += size
+        if self._gathers:
+            self._gather(pieces, size, outgoing)
+            return
         if self._entries or self._stopped:
             self._keep(pieces, 0, outgoing)
             return
@@ -149,8 +166,38 @@ class SendQueue:
         if sent < size:
             self._keep(pieces, sent, outgoing)
             self._watch(True)
-        elif outgoing is not None:
+            return
+        self._gathers = True
+        self._soon()
+        if outgoing is not None:
             outgoing.finished()
+
+    def _gather(self, pieces: Sequence[bytes], size: int, outgoing: Outgoing | None) -> None:
+        self._keep(pieces, 0, outgoing)
+        self._gathered += size
+        if self._gathered >= _GATHERED_BYTES or len(self._entries) >= _BATCH_PIECES:
+            self._send_gathered(goes_on=True)
+
+    def send_gathered(self) -> None:
+        """Send what was gathered, and gather no more.
+
+        Raises:
+            OSError: The connection is broken.
+        """
+        if self._gathers:
+            self._send_gathered(goes_on=False)
+
+    def _send_gathered(self, *, goes_on: bool) -> None:
+        self._gathered = 0
+        self._gathers = False
+        if self._entries:
+            taken = self._drop(self._write(self._batch()))
+            self._gathers = goes_on and not self._entries
+            if self._entries:
+                self._watch(True)
+            _finish(taken)
+        else:
+            self._gathers = goes_on
 
     def flush(self) -> None:
         """Send what the socket takes of what waits.
@@ -161,13 +208,12 @@ class SendQueue:
         taken = self._drop(self._write(self._batch()))
         if not self._entries:
             self._watch(False)
-        for outgoing in taken:
-            if outgoing is not None:
-                outgoing.finished()
+        _finish(taken)
 
     def stop(self) -> None:
         """Send nothing more; what is given is kept."""
         self._stopped = True
+        self._gathers = False
         self._watch(False)
 
     def take_all(self) -> list[Outgoing]:
@@ -216,6 +262,12 @@ class SendQueue:
             return self._socket.sendmsg(pieces[:_BATCH_PIECES])
         except (BlockingIOError, InterruptedError):
             return 0
+
+
+def _finish(taken: Sequence[Outgoing | None]) -> None:
+    for outgoing in taken:
+        if outgoing is not None:
+            outgoing.finished()
 
 
 def _advance(pieces: collections.deque[memoryview], count: int) -> int:

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 _SLICE = 32 * 1024
-_TURN_SECONDS = 0.005
+_TURN_SECONDS = 0.002
 """A stream that has much hands over so many bytes, or for so long, before others of this loop have their turn."""
 
 

@@ -24,12 +24,13 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 PROTOCOL = "codespace-kernels-link"
 MAJOR = 1
 MIN_MINOR = 0
-MAX_MINOR = 2
+MAX_MINOR = 3
 """Minor versions that this code speaks. Both ends use the highest one that both speak (see `Hello`).
 
     0  the first
     1  the server remembers what it answered to commands that change kernels: all commands may be sent again
     2  CONFIRM: an end that says it has everything kept until then, not only until it is acknowledged
+    3  what comes in quantity is acknowledged within milliseconds, so that the window may be small
 """
 
 REPEATABLE_COMMANDS = 1
@@ -37,6 +38,9 @@ REPEATABLE_COMMANDS = 1
 
 CONFIRMATIONS = 2
 """First minor version with CONFIRM frames."""
+
+PROMPT_ACKS = 3
+"""First minor version in which acknowledgements do not wait for 128 KiB or 50 ms."""
 
 MAX_FRAGMENT = 65536
 """Bytes of a message in one frame; a longer message is sent in pieces, so that others get in between."""

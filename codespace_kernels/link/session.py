@@ -20,6 +20,10 @@ ACK_BYTES = 128 * 1024
 ACK_DELAY = 0.05
 """An acknowledgement goes out after so many bytes or seconds, or with whatever else is sent."""
 
+SOON_BYTES = 8 * 1024
+SOON_DELAY = 0.003
+"""The delay where so many bytes came: a peer that has much to send over a slow link waits for it with the rest."""
+
 TURN = 16 * 1024
 """Bytes that one kernel sends before the next one's turn."""
 
@@ -287,8 +291,9 @@ class Session:
         """Tell when `data_to_send` will have something to give although nothing happens; None for never."""
         if not self._attached:
             return None
-        since = self._to_confirm_since if self._to_ack_since is None else self._to_ack_since
-        return None if since is None else since + ACK_DELAY
+        if self._to_ack_since is not None:
+            return self._to_ack_since + self._ack_delay
+        return None if self._to_confirm_since is None else self._to_confirm_since + ACK_DELAY
 
     def _fill(self, out: List[bytes], max_bytes: int, now: float) -> None:
         size = last = 0
@@ -349,7 +354,11 @@ class Session:
 
     def _ack_is_due(self, now: float) -> bool:
         since = self._to_ack_since
-        return self._to_ack >= ACK_BYTES or (since is not None and now - since >= ACK_DELAY)
+        return self._to_ack >= ACK_BYTES or (since is not None and now - since >= self._ack_delay)
+
+    @property
+    def _ack_delay(self) -> float:
+        return SOON_DELAY if self._to_ack >= SOON_BYTES else ACK_DELAY
 
     def _make_ack(self, now: float) -> bytes:
         delay = now - self._to_ack_at
@@ -493,6 +502,7 @@ class Session:
         self._peer = hello.endpoint
         self._connected = True
         self._confirms = minor >= frames.CONFIRMATIONS
+        self.window.smallest = window.SMALLEST if minor >= frames.PROMPT_ACKS else window.USUAL
         if self._receipts is not None:
             self._receipts.limit = UNCONFIRMED if self._confirms else UNCONFIRMED_BY_ACKS
         return Connected(lost, hello.software, minor)

@@ -3,6 +3,9 @@
 Too small a window caps the rate at window / round-trip time; too large a one puts a queue of seconds in front of a
 keystroke's completion. So it is twice the product of the best round-trip time and the best delivery rate of the last
 seconds. While the link is not full, the rate grows with the window, and the window with it; when it is full, both stay.
+
+Where that product is small, the window is what the link delivers in `QUEUE_SECONDS`, as far as that lies between
+`SMALLEST` and `USUAL`: the programs at both ends need something in hand, and a slow link must not take long over it.
 """
 
 from __future__ import annotations
@@ -10,8 +13,13 @@ from __future__ import annotations
 from collections import deque
 from typing import Deque, NamedTuple, Optional
 
-SMALLEST = 256 * 1024
+SMALLEST = 32 * 1024
+USUAL = 256 * 1024
+"""The least where the link was never full, or where the peer acknowledges too seldom for less."""
+
+QUEUE_SECONDS = 0.01
 LARGEST = 32 * 1024 * 1024
+_SMOOTHING = 0.1
 _MEMORY = 10.0
 """Seconds that a best value counts before a worse one replaces it."""
 
@@ -29,15 +37,18 @@ class Window:
 
     Attributes:
         size: Bytes that may be unacknowledged.
+        smallest: Least bytes of that, whatever was measured.
         rtt: Best round-trip time of the last seconds, in seconds; None before the first acknowledgement.
     """
 
     def __init__(self) -> None:
-        self.size = 2 * SMALLEST
+        self.size = 2 * USUAL
+        self.smallest = SMALLEST
         self.rtt: Optional[float] = None
         self._rtt_at = 0.0
         self._rate = 0.0
         self._rate_at = 0.0
+        self._full_rate: Optional[float] = None
         self._delivered = 0
         self._delivered_at = 0.0
         self._flights: Deque[_Flight] = deque()
@@ -69,8 +80,18 @@ class Window:
         rate = (self._delivered - flight.delivered) / max(now - flight.delivered_at - delay, 1e-5)
         if rate >= self._rate or (now - self._rate_at > _MEMORY and not flight.starved):
             self._rate, self._rate_at = rate, now
+        if not flight.starved:
+            # Not the best one: a queue lasts as long as the link is slow.
+            full = rate if self._full_rate is None else self._full_rate
+            self._full_rate = full + _SMOOTHING * (rate - full)
+        least = self._least
         wanted = 2 * self._rate * (self.rtt or 0.0)
-        self.size = SMALLEST if self._probing_since is not None else int(max(SMALLEST, min(wanted, LARGEST)))
+        self.size = int(least if self._probing_since is not None else max(least, min(wanted, LARGEST)))
+
+    @property
+    def _least(self) -> float:
+        usual = USUAL if self._full_rate is None else self._full_rate * QUEUE_SECONDS
+        return min(max(usual, self.smallest), USUAL)
 
     def _measure_rtt(self, flight: _Flight, rtt: float, now: float) -> None:
         probed = self._probing_since is not None and flight.sent_at >= self._probing_since

@@ -13,6 +13,10 @@ import zmq
 
 Callback = Callable[[], None]
 
+# Plain numbers: with pyzmq's flags, an `and` costs more than a small callback.
+_READABLE = int(zmq.POLLIN) | int(zmq.POLLERR)
+_WRITABLE = int(zmq.POLLOUT) | int(zmq.POLLERR)
+
 
 class Reactor:
     """Calls back what became readable or writable.
@@ -55,9 +59,9 @@ class Reactor:
         happened = self._poller.poll(None if timeout is None else int(timeout + 0.999))
         self.now = time.monotonic()
         for source, events in happened:
-            if events & (zmq.POLLIN | zmq.POLLERR) and source in self._readers:
+            if events & _READABLE and source in self._readers:
                 self._readers[source]()
-            if events & (zmq.POLLOUT | zmq.POLLERR) and source in self._writers:
+            if events & _WRITABLE and source in self._writers:
                 self._writers[source]()
 
     def _register(self, source: Any) -> None:

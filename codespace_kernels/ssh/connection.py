@@ -59,6 +59,7 @@ class SshConnection:
         self._had_command = False
         self._watcher = asyncio.create_task(self._watch(keepalive))
         session.call_at_end(lambda: call_in_loop(loop, self._on_session_end))
+        session.read_on_loop()
 
     @classmethod
     async def connect(

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from paramiko.message import Message
 
+    from codespace_kernels.ssh.loop_reader import LoopReader
     from codespace_kernels.ssh.wire import Wire
 
 HIGH_WATER = 262144
@@ -27,6 +28,9 @@ MOST_WAITING = 64 * 1024 * 1024
 
 LARGEST_PACKET = 256 * 1024
 """Bytes of a packet from the peer, as in OpenSSH (`PACKET_MAX_SIZE`); paramiko would wait for the 4 GiB that fit."""
+
+_SHORTEST_PACKET = 32
+"""Bytes that paramiko may read of a packet before it looks at its length: a block, and more."""
 
 LONGEST_GREETING = 64 * 1024
 """Bytes that a peer may say before its first packet: the version, and lines above it (RFC 4253, section 4.2)."""
@@ -42,6 +46,7 @@ class OutboxPacketizer(Packetizer):
 
     Attributes:
         received_at: `time.monotonic()` of the last whole packet from the peer.
+        reader: Reads in place of the thread that calls `read_message`, once it is set.
         on_drained: Called, from any thread, when the outbox is no longer full.
         failure: Why sending failed, if it did.
     """
@@ -56,6 +61,9 @@ class OutboxPacketizer(Packetizer):
         self._uncongested = threading.Event()
         self._uncongested.set()
         self._greeted = 0
+        self._is_aead = False
+        self._tag_size = 0
+        self.reader: LoopReader | None = None
         self._flusher: threading.Thread | None = None
         self.received_at = time.monotonic()
         self.on_drained: Callable[[], None] = lambda: None
@@ -71,10 +79,36 @@ class OutboxPacketizer(Packetizer):
         return self._uncongested.wait(seconds)
 
     def read_message(self) -> tuple[int, Message]:
+        """Read a packet, or wait for the one that the loop leaves to this thread."""
+        if self.reader is not None:
+            packet = self.reader.wait()
+            if packet is not None:
+                return packet
+            self.reader = None
+        return self.read_packet()
+
+    def read_packet(self) -> tuple[int, Message]:
         """Read a packet and note when it came."""
         message = super().read_message()
         self.received_at = time.monotonic()
         return message
+
+    def set_inbound_cipher(  # type: ignore[override]  # paramiko calls it with keywords only
+        self, *, aead: bool = False, mac_size: int, **others: Any
+    ) -> None:
+        """Note whether packets say their length in plain bytes, as with AES-GCM (RFC 5647, section 7.3)."""
+        super().set_inbound_cipher(aead=aead, mac_size=mac_size, **others)
+        self._is_aead, self._tag_size = aead, mac_size
+
+    def holds_packet(self) -> bool | None:
+        """Tell whether a whole packet is there; None where that cannot be told before it is decrypted."""
+        if not self._is_aead:
+            return None
+        if self._wire.kept < _SHORTEST_PACKET:
+            return False
+        size = int.from_bytes(self._wire.peek(4), "big")
+        # One that is too long is read at once, and refused.
+        return size > LARGEST_PACKET or self._wire.kept >= 4 + size + self._tag_size
 
     def read_all(self, n: int, check_rekey: bool = False) -> bytes:
         """Read so many bytes of a packet.
@@ -171,9 +205,11 @@ class OutboxPacketizer(Packetizer):
         self.on_drained()
 
     def close(self) -> None:
-        """Close the wire, and end the two threads that may be waiting for it."""
+        """Close the wire, and end the threads that may be waiting for it."""
         # paramiko's own thread for the handshake's time limit is no daemon: it would delay the program's end.
         self.complete_handshake()
         super().close()
+        if self.reader is not None:
+            self.reader.end()
         with self._changed:
             self._changed.notify()

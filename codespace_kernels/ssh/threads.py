@@ -22,10 +22,21 @@ T = TypeVar("T")
 def call_in_loop(loop: asyncio.AbstractEventLoop, callback: Callable[..., object], *args: object) -> None:
     """Schedule a callback from any thread; a loop that is closed already no longer wants it."""
     try:
-        loop.call_soon_threadsafe(callback, *args)
+        if _is_running_here(loop):
+            loop.call_soon(callback, *args)
+        else:
+            loop.call_soon_threadsafe(callback, *args)
     except RuntimeError:
         if not loop.is_closed():
             raise
+
+
+def _is_running_here(loop: asyncio.AbstractEventLoop) -> bool:
+    """Tell whether that is this thread's loop, which need not be woken: that takes two system calls."""
+    try:
+        return asyncio.get_running_loop() is loop
+    except RuntimeError:
+        return False
 
 
 class _Outcome(Generic[T]):

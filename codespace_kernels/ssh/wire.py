@@ -1,7 +1,8 @@
 """What an SSH session runs over, as paramiko wants it: a socket-like object, here with sends that never block.
 
-paramiko reads from its own thread, so `recv` blocks. It sends from whatever thread has something to say, and one of
-ours is an event loop, so `send_nowait` takes what fits and returns.
+paramiko reads from its own thread, so `recv` blocks; once a session stands, an event loop reads by `receive_nowait`
+(see `loop_reader`). It sends from whatever thread has something to say, and one of ours is an event loop, so
+`send_nowait` takes what fits and returns.
 """
 
 from __future__ import annotations
@@ -15,7 +16,12 @@ import threading
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
+from codespace_kernels.ssh.threads import call_in_loop
+
 if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
     from codespace_kernels.ssh.channel import ClientChannel
 
 READ_SIZE = 262144
@@ -54,9 +60,39 @@ class Wire(ABC):
         self._position = min(start + size, len(self._unread))
         return self._unread[start : self._position]
 
+    @property
+    def kept(self) -> int:
+        """Bytes that `recv` gives without waiting."""
+        return len(self._unread) - self._position
+
+    def peek(self, size: int) -> bytes:
+        """Give the first of the bytes that are kept, and keep them."""
+        return self._unread[self._position : self._position + size]
+
+    def keep(self, data: bytes) -> None:
+        """Put what `receive_nowait` gave behind what is kept."""
+        self._unread = self._unread[self._position :] + data if self.kept else data
+        self._position = 0
+
     @abstractmethod
     def _receive(self) -> bytes:
         """Give whatever is there, as `recv` does."""
+
+    @abstractmethod
+    def receive_nowait(self) -> bytes | None:
+        """Give what is there without waiting: None for nothing, `b""` at the end.
+
+        Raises:
+            OSError: The wire broke.
+        """
+
+    @abstractmethod
+    def watch(self, loop: asyncio.AbstractEventLoop, readable: Callable[[], None]) -> Callable[[], None]:
+        """Have `readable` called on the loop whenever `receive_nowait` may give something; give what ends that.
+
+        Raises:
+            NotImplementedError: The loop cannot watch such a thing.
+        """
 
     @abstractmethod
     def send_nowait(self, data: bytes) -> int:
@@ -104,6 +140,7 @@ class SocketWire(Wire):
         self._sock = sock
         self._is_tls = isinstance(sock, ssl.SSLSocket)
         self._lock = threading.Lock()
+        self._watched = False
         self._readable = _Selector()
         self._readable.register(sock, selectors.EVENT_READ)
         self._writable = _Selector()
@@ -124,6 +161,30 @@ class SocketWire(Wire):
         return b""
 
     _receive = recv_any
+
+    def receive_nowait(self) -> bytes | None:
+        """See `Wire.receive_nowait`."""
+        if self._closed:
+            return b""
+        try:
+            with self._lock:
+                return self._sock.recv(READ_SIZE)
+        except _NOT_READY:
+            return None
+
+    def watch(self, loop: asyncio.AbstractEventLoop, readable: Callable[[], None]) -> Callable[[], None]:
+        """See `Wire.watch`."""
+        number = self._sock.fileno()
+        loop.add_reader(number, readable)
+        self._watched = True
+
+        def stop() -> None:
+            loop.remove_reader(number)
+            self._watched = False
+            if self._closed:
+                self._sock.close()
+
+        return stop
 
     def send_nowait(self, data: bytes) -> int:
         """See `Wire.send_nowait`."""
@@ -147,7 +208,9 @@ class SocketWire(Wire):
         with contextlib.suppress(OSError):
             # The plain shutdown: SSLSocket's own would make a reader in another thread see bare ciphertext.
             socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
-        self._sock.close()
+        # A loop that watches would take whatever gets the number next for this socket; it sees the end first.
+        if not self._watched:
+            self._sock.close()
 
 
 class ChannelWire(Wire):
@@ -163,6 +226,33 @@ class ChannelWire(Wire):
         if not data and not self._closed and (self._channel.lost or not self._channel.session.active):
             raise ConnectionResetError(errno.ECONNRESET, self._channel.session.end_reason())
         return data
+
+    def receive_nowait(self) -> bytes | None:
+        """See `Wire.receive_nowait`."""
+        channel = self._channel
+        # Looked at first: the last data may come between the two questions.
+        ended = channel.eof_received or channel.closed
+        if channel.recv_ready() or ended:
+            return self._receive()
+        return b"" if self._closed else None
+
+    def watch(self, loop: asyncio.AbstractEventLoop, readable: Callable[[], None]) -> Callable[[], None]:
+        """See `Wire.watch`."""
+        scheduled = False
+
+        def look() -> None:
+            nonlocal scheduled
+            scheduled = False
+            readable()
+
+        def changed() -> None:
+            nonlocal scheduled
+            if not scheduled:
+                scheduled = True
+                call_in_loop(loop, look)
+
+        self._channel.listen(changed)
+        return lambda: self._channel.listen(None)
 
     def send_nowait(self, data: bytes) -> int:
         """See `Wire.send_nowait`."""

@@ -30,8 +30,10 @@ from codespace_kernels.ssh.wire import SocketWire, Wire
 from codespace_kernels.tunnel.errors import TunnelRefusedError, retry_after_seconds
 
 if TYPE_CHECKING:
+    import asyncio
     import socket
     import ssl
+    from collections.abc import Callable
 
 logger = logging.getLogger(__name__)
 
@@ -58,16 +60,32 @@ class RelayWire(Wire):
 
     def _receive(self) -> bytes:
         while True:
-            data = self._lower.recv_any()
-            with self._lock:
-                payload = _take(self._protocol, data)
-                # Answers to pings and to a closing handshake.
-                self._flush()
-                is_open = self._protocol.state is State.OPEN
-            if payload:
+            payload = self._take(self._lower.recv_any())
+            if payload is not None:
                 return payload
-            if not is_open:
-                return self._end()
+
+    def receive_nowait(self) -> bytes | None:
+        """See `Wire.receive_nowait`."""
+        while (data := self._lower.receive_nowait()) is not None:
+            payload = self._take(data)
+            if payload is not None:
+                return payload
+        return None
+
+    def watch(self, loop: asyncio.AbstractEventLoop, readable: Callable[[], None]) -> Callable[[], None]:
+        """See `Wire.watch`."""
+        return self._lower.watch(loop, readable)
+
+    def _take(self, data: bytes) -> bytes | None:
+        """Give the payload in some bytes, `b""` at the end, None for more to be read."""
+        with self._lock:
+            payload = _take(self._protocol, data)
+            # Answers to pings and to a closing handshake.
+            self._flush()
+            is_open = self._protocol.state is State.OPEN
+        if payload:
+            return payload
+        return None if is_open else self._end()
 
     def _end(self) -> bytes:
         """Give the end of the stream; with the relay's reason where it gave one."""

@@ -73,6 +73,7 @@ class Tunnel:
         self._closing: asyncio.Task[None] | None = None
         self._watcher = asyncio.create_task(self._watch(keepalive))
         session.call_at_end(lambda: call_in_loop(loop, self._on_session_end))
+        session.read_on_loop()
 
     @property
     def closed(self) -> asyncio.Future[str]:

@@ -251,7 +251,7 @@ async def test_a_reply_that_overtakes_what_was_published_does_not_end_a_cell(pat
         assert known(path) == {msg_id: True}
         kernel.status("busy", cell)
         kernel.status("idle", cell)
-        assert known(path) == {}
+        await until(lambda: known(path) == {})
     await bridge.close()
     log.remove()
 

@@ -16,6 +16,8 @@ from codespace_kernels.link.session import (
     ACK_BYTES,
     ACK_DELAY,
     MAX_CONTROL,
+    SOON_BYTES,
+    SOON_DELAY,
     TURN,
     ClosedByPeer,
     Connected,
@@ -24,6 +26,7 @@ from codespace_kernels.link.session import (
     PongReceived,
     Session,
 )
+from codespace_kernels.link.window import USUAL
 
 ID = "0123456789abcdef"
 
@@ -412,6 +415,38 @@ def test_the_window_fills_the_link_and_not_much_more(rate: float, delay: float) 
     link.run(15.0)
     assert link.run(3.0) > 0.8 * rate * 3
     assert link.wire.left.window.size < max(6 * rate * 2 * delay, 4 * 256 * 1024)
+
+
+def test_a_slow_link_nearby_has_no_long_queue() -> None:
+    link = SlowLink(2e6, 0.0005)
+    for _ in range(400):
+        link.wire.left.send(1, 2, [b"x" * 20000])
+    link.run(1.0)
+    assert link.run(1.0) > 0.8 * 2e6
+    assert link.wire.left.window.size <= 64 * 1024  # 32 ms
+
+
+def test_a_peer_that_acknowledges_seldom_keeps_its_window() -> None:
+    link = SlowLink(2e6, 0.0005)
+    link.wire.right = Session(ID, minors=(0, frames.PROMPT_ACKS - 1))
+    link.wire.left.detach()
+    link.wire.connect()
+    for _ in range(400):
+        link.wire.left.send(1, 2, [b"x" * 20000])
+    link.run(1.0)
+    assert link.wire.left.window.size >= USUAL
+
+
+def test_a_quantity_is_acknowledged_soon() -> None:
+    wire = Wire()
+    while wire.step():
+        pass
+    wire.left.send(1, 1, [b"x" * SOON_BYTES])
+    wire.got["right"] += wire.right.receive_data(wire.left.data_to_send(wire.now), wire.now)
+    assert wire.right.data_to_send(wire.now) == b""
+    deadline = wire.right.next_deadline()
+    assert deadline == wire.now + SOON_DELAY
+    assert frames.FrameDecoder().feed(wire.right.data_to_send(deadline)) == [frames.Ack(1, SOON_DELAY)]
 
 
 def test_a_frame_that_comes_again_is_dropped_and_acknowledged_again() -> None:

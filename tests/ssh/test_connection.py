@@ -17,6 +17,7 @@ from codespace_kernels.ssh.channel import ClientChannel
 from codespace_kernels.ssh.connection import SshConnection
 from codespace_kernels.ssh.keepalive import KeepaliveOptions
 from codespace_kernels.ssh.outbox import HIGH_WATER, OutboxPacketizer
+from codespace_kernels.ssh.session import SshSession
 from codespace_kernels.ssh.wire import SocketWire
 from tests.ssh.blocked_link import Link
 from tests.ssh.conftest import WAIT, make_key, start_sshd, stop_sshd
@@ -190,6 +191,67 @@ class TestStream:
         _, echoed = await asyncio.gather(stream.write(data), read_exactly(stream, len(data)))
         assert echoed == data
         assert (await connection.run("echo alive")).stdout == b"alive\n"
+
+
+class TestLoopReader:
+    async def test_data_is_decrypted_on_the_loop(self, connect, monkeypatch):
+        threads = set()
+        take = SshSession._take_packet
+
+        def note(session, kind, message):
+            taken = take(session, kind, message)
+            if taken:
+                threads.add(threading.get_ident())
+            return taken
+
+        monkeypatch.setattr(SshSession, "_take_packet", note)
+        connection = await connect()
+        stream = await connection.open_command("cat")
+        for number in range(20):
+            data = b"%d" % number * 10_000
+            _, echoed = await asyncio.gather(stream.write(data), read_exactly(stream, len(data)))
+            assert echoed == data
+        assert threads == {threading.get_ident()}
+
+    async def test_a_cipher_that_hides_lengths_is_read_by_the_thread(self, connect, monkeypatch):
+        monkeypatch.setattr(SshSession, "_preferred_ciphers", ("aes128-ctr",))
+        connection = await connect()
+        stream = await connection.open_command("cat")
+        data = os.urandom(1_000_000)
+        _, echoed = await asyncio.gather(stream.write(data), read_exactly(stream, len(data)))
+        assert echoed == data
+
+    async def test_a_loop_that_watches_no_sockets_leaves_it_to_the_thread(self, connect, monkeypatch):
+        def watch(*_args):
+            raise NotImplementedError
+
+        monkeypatch.setattr(SocketWire, "watch", watch)
+        connection = await connect()
+        assert [(await connection.run(f"echo {number}")).stdout for number in range(3)] == [b"0\n", b"1\n", b"2\n"]
+
+    async def test_no_thread_and_no_socket_stays(self, connect):
+        before = set(threading.enumerate())
+        descriptors = psutil.Process().num_fds()
+        for _ in range(5):
+            connection = await connect()
+            await connection.run("echo here")
+            await connection.close()
+        await until(lambda: set(threading.enumerate()) <= before)
+        await until(lambda: psutil.Process().num_fds() <= descriptors)
+
+    async def test_a_packet_that_is_damaged_ends_the_connection(self, connect, monkeypatch):
+        connection = await connect()
+        await connection.run("echo here")
+        receive = SocketWire.receive_nowait
+
+        def damage(wire):
+            data = receive(wire)
+            return data[:-1] + bytes([data[-1] ^ 1]) if data else data
+
+        monkeypatch.setattr(SocketWire, "receive_nowait", damage)
+        with pytest.raises(WorkspaceConnectionError):
+            await connection.run("echo there")
+        await asyncio.wait_for(asyncio.shield(connection.closed), WAIT)
 
 
 class TestBlockedLink:
