@@ -78,27 +78,27 @@ class Run:
         return Scene(self._home, self._peers, distance, proxied=proxied)
 
     def messages(self, distance: Distance, count: int, wanted: dict[str, Any]) -> Any:
-        rounds = min(self._rounds, 3) if distance else self._rounds
+        rounds = min(self._rounds, 2) if distance else self._rounds
         with self._scene(distance) as scene:
             return measures.messages(scene, rounds, count, wanted)
 
     def neighbours(self) -> Any:
         with self._scene() as scene:
-            return measures.neighbours(scene, self._rounds, self.count)
+            return measures.neighbours(scene, min(self._rounds, 4), self.count // 2)
 
     def starts(self) -> Any:
         with self._scene() as scene:
-            return measures.starts(scene, self._rounds)
+            return measures.starts(scene, min(self._rounds, 4))
 
     def round_trips(self) -> Any:
-        return measures.round_trips(lambda rtt: self._scene(Distance(rtt)), (50.0, 150.0), min(self._rounds, 3))
+        return measures.round_trips(lambda rtt: self._scene(Distance(rtt)), (50.0, 450.0), min(self._rounds, 2))
 
     def black_outs(self) -> Any:
         with self._scene(proxied=True) as scene:
             return measures.black_outs(scene, min(self._rounds, 2))
 
     def idle(self) -> Any:
-        counts, seconds = ((1, 10), 10) if self._quick else ((1, 10, 100), 60)
+        counts, seconds = ((1, 10), 10) if self._quick else ((1, 10, 100), 30)
         with self._scene() as scene:
             return measures.idle_kernels(scene, counts, seconds)
 

@@ -35,16 +35,31 @@ def opened(ways: Iterable[Way]) -> Iterator[dict[str, FrontEnd]]:
 
 
 ENOUGH = 2
-"""Turns of a way that does not come to an end: more would say no more, and take long."""
+"""Turns of a way that does not come to an end, or is slower by far: more would say no more, and take long."""
 
 
-def in_turns(fronts: dict[str, FrontEnd], rounds: int, measure: Callable[[FrontEnd], Any], what: str) -> Samples:
-    """Measure all in turns; a way that failed has no more turns, as its front end may still be busy."""
+def in_turns(
+    fronts: dict[str, FrontEnd],
+    rounds: int,
+    measure: Callable[[FrontEnd], Any],
+    what: str,
+    fewer: tuple[str, ...] = (),
+) -> Samples:
+    """Measure all in turns; a way that failed has no more turns, as its front end may still be busy.
+
+    Args:
+        fronts: By way.
+        rounds: In which each has a turn.
+        measure: What is done.
+        what: Its name, for the log.
+        fewer: Ways that have `ENOUGH` turns at most.
+    """
     samples: Samples = {name: [] for name in fronts}
     failed: set[str] = set()
     for number in range(rounds):
         for name in random.sample(list(fronts), len(fronts)):
-            if name in failed or sum(map(_is_unfinished, samples[name])) >= ENOUGH:
+            turns = len(samples[name]) if name in fewer else sum(map(_is_unfinished, samples[name]))
+            if name in failed or turns >= ENOUGH:
                 continue
             log(f"{what}, round {number + 1} of {rounds}: {name}")
             try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import itertools
 import json
 import time
 import uuid
@@ -128,11 +129,14 @@ class ZmqClient:
         # The answer to any of the questions will do.
         collector = Collector(asked)
         pause = 0.05
-        while time.monotonic() < ends:
-            self.send("kernel_info_request", {}, msg_id=f"{asked}-{pause}")
-            self._collect(collector, min(ends, time.monotonic() + pause))
+        for number in itertools.count():
+            # No two are the same: a kernel refuses what it has seen.
+            self.send("kernel_info_request", {}, msg_id=f"{asked}-{number}")
+            self._collect(collector, min(ends, time.monotonic() + pause), until_lost=False)
             if collector.is_over:
                 return
+            if time.monotonic() >= ends:
+                break
             pause = min(2 * pause, 1.0)
         raise TimeoutError(f"the kernel was not ready within {timeout} s")
 
@@ -141,8 +145,10 @@ class ZmqClient:
         self._collect(collector, time.monotonic() + timeout)
         return collector.result()
 
-    def _collect(self, collector: Collector, ends: float) -> None:
-        while not collector.is_over and not collector.idle_is_lost and (left := ends - time.monotonic()) > 0:
+    def _collect(self, collector: Collector, ends: float, *, until_lost: bool = True) -> None:
+        while not collector.is_over and (left := ends - time.monotonic()) > 0:
+            if until_lost and collector.idle_is_lost:
+                return
             # A tick at a time: silence can only be seen.
             ready = dict(self._poller.poll(int(min(left, 0.5) * 1000)))
             if self._shell in ready:
