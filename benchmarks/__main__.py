@@ -56,6 +56,7 @@ class Run:
             "about": about(),
             "peers": peers.versions(peers_folder) if peers_folder is not None else {},
             "networks": {part: str(distance) for part, distance in NETWORKS.items()},
+            "mbits": {part: distance.mbit for part, distance in NETWORKS.items()},
             "durations": {},
         }
 
@@ -94,8 +95,7 @@ class Run:
         return measures.round_trips(lambda rtt: self._scene(Distance(rtt)), (50.0, 450.0), min(self._rounds, 2))
 
     def black_outs(self) -> Any:
-        with self._scene(proxied=True) as scene:
-            return measures.black_outs(scene, min(self._rounds, 2))
+        return measures.black_outs(lambda rtt: self._scene(Distance(rtt), proxied=True), min(self._rounds, 2))
 
     def idle(self) -> Any:
         counts, seconds = ((1, 10), 10) if self._quick else ((1, 10, 100), 30)

@@ -22,6 +22,9 @@ from benchmarks.scene import Scene
 from benchmarks.turns import Samples, in_turns, log, opened
 from benchmarks.ways import FrontEnd, Way
 
+SceneMaker = Callable[[float], contextlib.AbstractContextManager[Scene]]
+"""Gives what runs, at a round trip in ms."""
+
 MEGABYTE = 1_000_000
 OURS = "codespace-kernels connect"
 READS = 3
@@ -254,9 +257,7 @@ COUNTED = ("ours, tunnel", "ours, SSH", "sshpyk", "gateway client")
 """Ways whose round trips are counted: those of which each has another design."""
 
 
-def round_trips(
-    make_scene: Callable[[float], contextlib.AbstractContextManager[Scene]], distances: tuple[float, ...], rounds: int
-) -> dict[str, dict[str, float]]:
+def round_trips(make_scene: SceneMaker, distances: tuple[float, ...], rounds: int) -> dict[str, dict[str, float]]:
     """Count round trips: the slope of a start's time over the round trip; by way.
 
     Args:
@@ -302,22 +303,29 @@ def slope(points: list[tuple[float, float]]) -> float:
 # -- black-outs -------------------------------------------------------------------------------------------------------
 
 
-def black_outs(scene: Scene, rounds: int, dark: float = 15.0) -> dict[str, Samples]:
-    """Lines that are lost of 300, ten a second, when nothing passes for a while and the connection is given up."""
+def black_outs(make_scene: SceneMaker, rounds: int, dark: float = 15.0) -> dict[str, Samples]:
+    """Count lines that are lost of 300, ten a second, when nothing passes for a while and connections are given up.
+
+    Args:
+        make_scene: Gives what runs, anew for each round: an `ssh -L` that gave up does not come back.
+        rounds: How often.
+        dark: Seconds in which nothing passes.
+    """
     samples: Samples = {}
-    ways = [way for name, way in scene.ways().items() if name in ("ours, tunnel", "sshpyk", "gateway client")]
     for number in range(rounds):
         log(f"black-out, round {number + 1} of {rounds}")
-        with opened(ways) as fronts:
-            for front in fronts.values():
-                front.begin("execute", code="lines(30, 0.1)", timeout=60.0)
-            time.sleep(5)
-            scene.black_out(dark)
-            for name, front in fronts.items():
-                try:
-                    samples.setdefault(name, []).append(account_for(front.result()["text"]))
-                except BenchmarkError as error:
-                    samples.setdefault(name, []).append(str(error).splitlines()[0])
+        with make_scene(0.0) as scene:
+            ways = [way for name, way in scene.ways().items() if name in ("ours, tunnel", "sshpyk", "gateway client")]
+            with opened(ways) as fronts:
+                for front in fronts.values():
+                    front.begin("execute", code="lines(30, 0.1)", timeout=60.0)
+                time.sleep(5)
+                scene.black_out(dark)
+                for name, front in fronts.items():
+                    try:
+                        samples.setdefault(name, []).append(account_for(front.result()["text"]))
+                    except BenchmarkError as error:
+                        samples.setdefault(name, []).append(str(error).splitlines()[0])
     return {"black-out": samples}
 
 

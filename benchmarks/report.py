@@ -26,7 +26,7 @@ def page(results: dict[str, Any]) -> str:
     parts += ["## What it should be, and what it is", bar_table(bars(results))]
     for name, title in results.get("networks", {}).items():
         if name in results:
-            parts += _messages(title, results[name])
+            parts += _messages(title, results[name], results.get("mbits", {}).get(name, 0.0))
     if "neighbours" in results:
         parts.append("## Beside a neighbour")
         for what, samples in results["neighbours"].items():
@@ -86,17 +86,25 @@ def latency_table(samples: Samples) -> str:
     return table(["way", "median, ms", "p95, ms", "x local", "x sshpyk"], rows)
 
 
-def rate_table(samples: Samples, what: str) -> str:
-    """Give rates, and what arrived, of things that are done once a round."""
+def rate_table(samples: Samples, what: str, mbit: float = 0.0) -> str:
+    """Give rates, and what arrived, of things that are done once a round.
+
+    Args:
+        samples: By way.
+        what: Was done.
+        mbit: Of the link in Mbit/s, whose share stands in the table instead of what local ones do; 0: no limit.
+    """
     burst = what.startswith("burst")
     value = messages_a_second if burst else bytes_a_second
     rows = []
     for name, of in samples.items():
         found = [value(one) for one in numbers(of)]
-        text = f"{spread(found, 0)} /s" if burst else f"{spread([one / 1e6 for one in found], 1)} MB/s"
+        text = f"{spread(found, 0)} /s" if burst else f"{spread([one / 1e6 for one in found])} MB/s"
         beside = spread(ratios(of, samples.get(LOCAL, []), value))
+        if mbit:
+            beside = spread([bytes_a_second(one) * 8e-6 / mbit for one in numbers(of)]) if name != LOCAL else ""
         rows.append([name, f"{text if found else ''} {failure(of)}".strip(), beside, arrived(numbers(of))])
-    return table(["way", "rate", "x local", "messages that arrived"], rows)
+    return table(["way", "rate", "share of the link" if mbit else "x local", "messages that arrived"], rows)
 
 
 def arrived(found: list[dict[str, Any]]) -> str:
@@ -171,9 +179,9 @@ def durations_table(durations: dict[str, float]) -> str:
     return table(["part", "s"], [*rows, ["all", f"{sum(durations.values()):.0f}"]])
 
 
-def _messages(title: str, found: dict[str, Samples]) -> list[str]:
+def _messages(title: str, found: dict[str, Samples], mbit: float) -> list[str]:
     parts = [f"## Messages, {title}", "`pass`, from request to reply and idle:", latency_table(found["latency"])]
     for what, samples in found.items():
         if what != "latency":
-            parts += [f"**{what}**", rate_table(samples, what)]
+            parts += [f"**{what}**", rate_table(samples, what, mbit)]
     return parts

@@ -155,6 +155,10 @@ def test_latencies_failures_and_bursts_in_tables(results: dict[str, Any]):
     lines = rate_table(results["messages"]["burst"], "burst").splitlines()
     assert f"| {TUNNEL} | 18,182 [18,182-18,182] /s | 0.91 [0.91-0.91] | 20,000 |" in lines
     assert lines[-1].endswith("| 19,000-20,000, no end in 1 of 2 |")
+    far = results["40 ms"]["displays of 1 MB"]
+    lines = rate_table({"local": [once(50, 50_000_000, 500.0)], **far}, "displays of 1 MB", 100).splitlines()
+    assert lines[-1] == f"| {SSH} | 12.20 [12.20-12.20] MB/s | 0.98 [0.98-0.98] | 50 |"
+    assert lines[2] == "| local | 100.00 [100.00-100.00] MB/s |  | 50 |"
 
 
 def test_pictures_are_written_and_small(results: dict[str, Any], tmp_path: Path):
