@@ -1,6 +1,6 @@
 """Codespace kernels beside what else there is, in one run; see `docs/benchmarks.md`.
 
-    python -m benchmarks [--only PART …] [--quick] [--output FOLDER] [--peers ENVIRONMENT | --no-peers]
+    python -m benchmarks [--only PART …] [--ways WAY …] [--quick] [--output FOLDER] [--peers ENVIRONMENT | --no-peers]
 
 Writes `results.json`, `tables.md`, and pictures. Compare ratios of one run only: front ends, brokers, SSH, servers and
 kernels share the cores of one machine.
@@ -14,6 +14,7 @@ import datetime
 import json
 import os
 import platform
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -26,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks import costs, measures, peers, plots, report
 from benchmarks.network import Distance
 from benchmarks.programs import BenchmarkError
-from benchmarks.scene import Scene
+from benchmarks.scene import WAYS, Scene
 from benchmarks.turns import log
 from codespace_kernels import __version__
 from tests.chaos.place import temporary_home
@@ -76,7 +77,7 @@ class Run:
             self._write()
 
     def _scene(self, distance: Distance = LOOPBACK, *, proxied: bool = False) -> Scene:
-        return Scene(self._home, self._peers, distance, proxied=proxied)
+        return Scene(self._home, self._peers, distance, proxied=proxied, wanted=tuple(self._options.ways))
 
     def messages(self, distance: Distance, count: int, wanted: dict[str, Any]) -> Any:
         rounds = min(self._rounds, 2) if distance else self._rounds
@@ -137,6 +138,7 @@ def about() -> dict[str, str]:
         "system": f"{platform.system()} {platform.release()}, {platform.machine()}",
         "machine": f"{os.cpu_count()} cores, {memory:.0f} GiB",
         "date": f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}",
+        "OpenSSH": subprocess.run(["ssh", "-V"], capture_output=True, text=True, check=False).stderr.partition(",")[0],
         **{package: version(package) for package in PACKAGES},
     }
 
@@ -147,6 +149,7 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     made.add_argument("--only", nargs="+", choices=list(PARTS), metavar="PART", help=", ".join(PARTS))
+    made.add_argument("--ways", nargs="+", choices=WAYS, default=[], metavar="WAY", help="; ".join(WAYS))
     made.add_argument("--quick", action="store_true", help="few repetitions: whether it runs, not how fast it is")
     made.add_argument("--rounds", type=int, help="(default: 5, quickly 2)")
     made.add_argument("--output", type=Path, default=Path("benchmark-results"))

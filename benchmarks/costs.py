@@ -77,8 +77,10 @@ def _tasks(scene: Scene) -> dict[tuple[str, str], Callable[[], float]]:
     }
     if scene.peers is not None:
         theirs = str(scene.peers / "bin" / "python")
-        tasks["import", "jupyter_client alone, peers' environment"] = imports("jupyter_client.manager", theirs)
-        tasks["import", "with sshpyk's"] = imports("jupyter_client.manager, sshpyk.provisioning", theirs)
+        tasks["import, peers' environment", "jupyter_client alone"] = imports("jupyter_client.manager", theirs)
+        tasks["import, peers' environment", "with sshpyk's provisioner"] = imports(
+            "jupyter_client.manager, sshpyk.provisioning", theirs
+        )
     return tasks
 
 

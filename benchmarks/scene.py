@@ -36,6 +36,15 @@ from tests.ssh.conftest import make_key
 
 OUR_SERVER = "-m jupyter_server --config="
 GH_SERVER = "-m jupyterlab --no-browser"
+WAYS = (
+    "local",
+    "ours, tunnel",
+    "ours, SSH",
+    "sshpyk",
+    "ssh -L, five ports",
+    "gateway client",
+    "jupyter-kernel-client",
+)
 AT_ONCE = 4
 """Idle kernels that are started together."""
 
@@ -48,9 +57,19 @@ class Scene:
         peers: Environment that has the peers; None: they are left out.
         distance: The network.
         proxied: Whether there is a proxy also where it adds nothing.
+        wanted: Names of the ways that are compared; none: all.
     """
 
-    def __init__(self, home: Path, peers: Path | None, distance: Distance, *, proxied: bool = False) -> None:
+    def __init__(
+        self,
+        home: Path,
+        peers: Path | None,
+        distance: Distance,
+        *,
+        proxied: bool = False,
+        wanted: tuple[str, ...] = (),
+    ) -> None:
+        self._wanted = wanted
         self.home, self.peers, self._distance = home, peers, distance
         self._proxied = proxied or bool(distance)
         self._stack = contextlib.ExitStack()
@@ -269,7 +288,7 @@ class Scene:
                 Way("gateway client", "gateway", server, self.log, python),
                 Way("jupyter-kernel-client", "kernel-client", server, self.log, python),
             ]
-        return {way.name: way for way in every}
+        return {way.name: way for way in every if way.name in (self._wanted or WAYS)}
 
     def _add_sshpyk(self, peers: Path) -> str:
         name = "ssh_far_python3"
