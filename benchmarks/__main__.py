@@ -90,7 +90,7 @@ class Run:
 
     def starts(self) -> Any:
         with self._scene() as scene:
-            return measures.starts(scene, min(self._rounds, 4))
+            return measures.starts(scene, min(self._rounds, 3))
 
     def round_trips(self) -> Any:
         return measures.round_trips(lambda rtt: self._scene(Distance(rtt)), (50.0, 450.0), min(self._rounds, 2))

@@ -101,10 +101,12 @@ def rate_table(samples: Samples, what: str, mbit: float = 0.0) -> str:
         found = [value(one) for one in numbers(of)]
         text = f"{spread(found, 0)} /s" if burst else f"{spread([one / 1e6 for one in found])} MB/s"
         beside = spread(ratios(of, samples.get(LOCAL, []), value))
-        if mbit:
+        if mbit and not burst:
             beside = spread([bytes_a_second(one) * 8e-6 / mbit for one in numbers(of)]) if name != LOCAL else ""
         rows.append([name, f"{text if found else ''} {failure(of)}".strip(), beside, arrived(numbers(of))])
-    return table(["way", "rate", "share of the link" if mbit else "x local", "messages that arrived"], rows)
+    return table(
+        ["way", "rate", "share of the link" if mbit and not burst else "x local", "messages that arrived"], rows
+    )
 
 
 def arrived(found: list[dict[str, Any]]) -> str:

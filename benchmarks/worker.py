@@ -49,6 +49,14 @@ class KernelWay(Protocol):
         """End the kernel and all that leads there."""
 
 
+def take_decoded(collector: Collector, message: dict[str, Any]) -> None:
+    """Take an output message that a library has decoded."""
+    header, parent, content = (
+        json.dumps(message[name], default=str).encode() for name in ("header", "parent_header", "content")
+    )
+    collector.take_output(header, parent, content, len(content) + sum(map(len, message.get("buffers") or ())))
+
+
 class OnPorts:
     """What all ways have in common that end in five ports."""
 
@@ -178,10 +186,7 @@ class GatewayWay:
     async def _iopub(self, collector: Collector) -> None:
         while not collector.idle:
             message = await self._next(self._client.iopub_channel)
-            header, parent, content = (
-                json.dumps(message[name], default=str).encode() for name in ("header", "parent_header", "content")
-            )
-            collector.take_output(header, parent, content, len(content))
+            take_decoded(collector, message)
 
     def restart(self) -> None:
         self._loop.run_until_complete(self._manager.restart_kernel())
@@ -213,10 +218,7 @@ class KernelClientWay:
 
         def output(message: dict[str, Any]) -> None:
             silence.broken()
-            header, parent, content = (
-                json.dumps(message[name], default=str).encode() for name in ("header", "parent_header", "content")
-            )
-            collector.take_output(header, parent, content, len(content))
+            take_decoded(collector, message)
 
         with contextlib.suppress(TimeoutError), no_longer_than(LOST_AFTER) as silence:
             silence.broken()
