@@ -1,6 +1,6 @@
 """Codespace kernels beside what else there is, in one run; see `docs/benchmarks.md`.
 
-    python -m benchmarks [--only PART …] [--quick] [--output FOLDER] [--peers ENVIRONMENT]
+    python -m benchmarks [--only PART …] [--ways WAY …] [--quick] [--output FOLDER] [--peers ENVIRONMENT | --no-peers]
 
 Writes `results.json`, `tables.md`, and pictures. Compare ratios of one run only: front ends, brokers, SSH, servers and
 kernels share the cores of one machine.
@@ -9,27 +9,32 @@ kernels share the cores of one machine.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
 import json
 import os
 import platform
+import subprocess
 import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks import measures, report
-from benchmarks.scene import Distance, Scene, peers_environment, temporary_home
+from benchmarks import costs, measures, peers, plots, report
+from benchmarks.network import Distance
+from benchmarks.programs import BenchmarkError
+from benchmarks.scene import WAYS, Scene
+from benchmarks.turns import log
+from codespace_kernels import __version__
+from tests.chaos.place import temporary_home
 
-PARTS = ("messages", "neighbours", "starts", "round trips", "40 ms", "200 ms", "black-outs", "idle", "front end")
-NETWORKS = {
-    "messages": "loopback",
-    "40 ms": "40 ms and 100 Mbit/s",
-    "200 ms": "200 ms, 5 Mbit/s, 1 % of segments lost",
-}
-LOOPBACK = Distance()
-FAR = {"40 ms": Distance(40, 100), "200 ms": Distance(200, 5, 0.01)}
+LOOPBACK, NEAR, FAR = Distance(), Distance(40, 100), Distance(200, 5, 0.01)
+NETWORKS = {"messages": LOOPBACK, "40 ms": NEAR, "200 ms": FAR}
+PACKAGES = ("jupyter_client", "jupyter_server", "jupyterlab", "ipykernel", "pyzmq", "tornado", "paramiko", "nbconvert")
 
 
 class Run:
@@ -38,101 +43,144 @@ class Run:
     Args:
         options: Of the command line.
         home: Of everything that runs.
-        peers: Environment that has the peers.
+        peers_folder: Environment that has the peers; None: they are left out.
     """
 
-    def __init__(self, options: argparse.Namespace, home: Path, peers: Path) -> None:
-        self._options, self._home, self._peers = options, home, peers
-        self.results: dict[str, Any] = {"about": about(), "networks": NETWORKS}
-        self._rounds = 2 if options.quick else options.rounds
-        self._count = 20 if options.quick else 100
+    def __init__(self, options: argparse.Namespace, home: Path, peers_folder: Path | None) -> None:
+        self._options, self._home, self._peers = options, home, peers_folder
+        self._quick: bool = options.quick
+        self._rounds: int = options.rounds
+        # Requests of which a latency is made, here and far away.
+        self.count, self.far_count = (20, 5) if self._quick else (100, 20)
+        self.failed: list[str] = []
+        self.results: dict[str, Any] = {
+            "about": about(),
+            "peers": peers.versions(peers_folder) if peers_folder is not None else {},
+            "networks": {part: str(distance) for part, distance in NETWORKS.items()},
+            "mbits": {part: distance.mbit for part, distance in NETWORKS.items()},
+            "durations": {},
+        }
 
     def __call__(self) -> None:
-        for part in PARTS:
-            if not self._options.only or part in self._options.only:
-                measures.log(f"== {part}")
-                name = part.replace(" ", "_").replace("-", "_")
-                self.results[part] = self._far(part) if part in FAR else getattr(self, f"_{name}")()
-                self._write()
+        """Do what is asked for; what was measured until then is written after each part."""
+        for part, measure in PARTS.items():
+            if self._options.only and part not in self._options.only:
+                continue
+            log(f"== {part}")
+            began = time.monotonic()
+            try:
+                self.results[part] = measure(self)
+            except BenchmarkError as error:
+                log(f"{part} fails: {error}")
+                self.failed.append(part)
+            self.results["durations"][part] = time.monotonic() - began
+            self._write()
 
     def _scene(self, distance: Distance = LOOPBACK, *, proxied: bool = False) -> Scene:
-        return Scene(self._home, self._peers, distance, proxied=proxied)
+        return Scene(self._home, self._peers, distance, proxied=proxied, wanted=tuple(self._options.ways))
 
-    def _messages(self) -> Any:
+    def messages(self, distance: Distance, count: int, wanted: dict[str, Any]) -> Any:
+        rounds = min(self._rounds, 2) if distance else self._rounds
+        with self._scene(distance) as scene:
+            return measures.messages(scene, rounds, count, wanted)
+
+    def neighbours(self) -> Any:
         with self._scene() as scene:
-            return measures.messages(scene, self._rounds, self._count, list(measures.MESSAGES))
+            return measures.neighbours(scene, min(self._rounds, 4), self.count // 2)
 
-    def _neighbours(self) -> Any:
+    def starts(self) -> Any:
         with self._scene() as scene:
-            return measures.neighbours(scene, self._rounds, self._count)
+            return measures.starts(scene, min(self._rounds, 3))
 
-    def _starts(self) -> Any:
+    def round_trips(self) -> Any:
+        return measures.round_trips(lambda rtt: self._scene(Distance(rtt)), (50.0, 450.0), min(self._rounds, 2))
+
+    def black_outs(self) -> Any:
+        return measures.black_outs(lambda rtt: self._scene(Distance(rtt), proxied=True), min(self._rounds, 2))
+
+    def idle(self) -> Any:
+        counts, seconds = ((1, 10), 10) if self._quick else ((1, 10, 100), 30)
         with self._scene() as scene:
-            return measures.starts(scene, self._rounds)
+            return measures.idle_kernels(scene, counts, seconds)
 
-    def _round_trips(self) -> Any:
-        return measures.round_trips(
-            lambda rtt: self._scene(Distance(rtt)), (50.0, 150.0), 1 if self._options.quick else 3
-        )
-
-    def _far(self, part: str) -> Any:
-        # 100 MB would take minutes there.
-        names = ["burst", "displays of 1 MB"] if part == "40 ms" else ["burst"]
-        with self._scene(FAR[part]) as scene:
-            return measures.messages(scene, 2 if self._options.quick else 3, 20, names)
-
-    def _black_outs(self) -> Any:
-        with self._scene(proxied=True) as scene:
-            return measures.black_outs(scene, 1 if self._options.quick else 2)
-
-    def _idle(self) -> Any:
+    def front_end(self) -> Any:
         with self._scene() as scene:
-            return measures.idle_kernels(
-                scene, (1, 10) if self._options.quick else (1, 10, 100), 10 if self._options.quick else 60
-            )
-
-    def _front_end(self) -> Any:
-        with self._scene() as scene:
-            return measures.front_end_costs(scene, self._rounds, str(self._peers / "bin" / "python"))
+            return costs.front_end_costs(scene, self._rounds)
 
     def _write(self) -> None:
-        folder = self._options.output
+        folder: Path = self._options.output
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "results.json").write_text(json.dumps(self.results, indent=1))
         (folder / "tables.md").write_text(report.page(self.results))
-        report.plot(self.results, folder)
+        plots.plot(self.results, folder)
+
+
+PARTS: dict[str, Callable[[Run], Any]] = {
+    "messages": lambda run: run.messages(LOOPBACK, run.count, measures.MESSAGES),
+    "neighbours": Run.neighbours,
+    "starts": Run.starts,
+    "round trips": Run.round_trips,
+    "40 ms": lambda run: run.messages(NEAR, run.far_count, measures.FAR_MESSAGES),
+    "200 ms": lambda run: run.messages(FAR, run.far_count, measures.SLOW_MESSAGES),
+    "black-outs": Run.black_outs,
+    "idle": Run.idle,
+    "front end": Run.front_end,
+}
+"""In the order in which they are measured."""
 
 
 def about() -> dict[str, str]:
-    from importlib.metadata import version
-
-    from codespace_kernels import __version__
-
-    packages = ("jupyter_client", "jupyter_server", "ipykernel", "pyzmq", "tornado", "paramiko")
+    """Tell what is measured, and where."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return {
         "codespace-kernels": __version__,
-        "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.release()}, {os.cpu_count()} cores",
+        "Python": platform.python_version(),
+        "system": f"{platform.system()} {platform.release()}, {platform.machine()}",
+        "machine": f"{os.cpu_count()} cores, {memory:.0f} GiB",
         "date": f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}",
-        **{package: version(package) for package in packages},
+        "OpenSSH": subprocess.run(["ssh", "-V"], capture_output=True, text=True, check=False).stderr.partition(",")[0],
+        **{package: version(package) for package in PACKAGES},
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """Give the parser of the command line."""
+    made = argparse.ArgumentParser(
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", nargs="+", choices=PARTS, metavar="PART", help=", ".join(PARTS))
-    parser.add_argument("--quick", action="store_true", help="few repetitions: whether it runs, not how fast it is")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--output", type=Path, default=Path("benchmark-results"))
-    parser.add_argument("--peers", type=Path, help="environment to install the peers into, and to use again")
-    options = parser.parse_args()
+    made.add_argument("--only", nargs="+", choices=list(PARTS), metavar="PART", help=", ".join(PARTS))
+    made.add_argument("--ways", nargs="+", choices=WAYS, default=[], metavar="WAY", help="; ".join(WAYS))
+    made.add_argument("--quick", action="store_true", help="few repetitions: whether it runs, not how fast it is")
+    made.add_argument("--rounds", type=int, help="(default: 5, quickly 2)")
+    made.add_argument("--output", type=Path, default=Path("benchmark-results"))
+    where = made.add_mutually_exclusive_group()
+    where.add_argument("--peers", type=Path, help="environment to install the peers into, and to use again")
+    where.add_argument("--no-peers", action="store_true", help="leave them out, and install nothing")
+    return made
+
+
+def main() -> int:
+    """Run the benchmarks; give 1 where a part of them failed."""
+    options = parser().parse_args()
     options.output = options.output.absolute()
-    with peers_environment(options.peers) as peers, temporary_home() as home:
-        Run(options, home, peers)()
+    options.rounds = options.rounds or (2 if options.quick else 5)
+    with contextlib.ExitStack() as stack:
+        folder = None
+        if options.no_peers:
+            log("WARNING: the peers are left out: sshpyk, the gateway client, jupyter-kernel-client, and gh")
+        else:
+            folder = stack.enter_context(peers.environment(options.peers and options.peers.absolute()))
+        run = Run(options, stack.enter_context(temporary_home()), folder)
+        run()
+    for part, seconds in run.results["durations"].items():
+        print(f"{seconds:6.0f} s  {part}{'  FAILED' if part in run.failed else ''}")
+    print(f"{sum(run.results['durations'].values()):6.0f} s  all")
     print(options.output / "tables.md")
+    return 1 if run.failed else 0
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        sys.exit(main())
+    except BenchmarkError as failure:
+        sys.exit(str(failure))

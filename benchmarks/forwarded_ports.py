@@ -26,6 +26,7 @@ def main() -> None:
     # The session runs the kernel, so that the connection is an interactive one, without Nagle's delay.
     command = f"umask 077; cat > {file}; exec {sys.argv[2]} -m ipykernel_launcher -f {file}"
     process = subprocess.Popen([*ssh, *forwards, "far", command], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    assert process.stdin is not None
     process.stdin.write(json.dumps({**common, **remote}).encode())
     process.stdin.close()
     print(json.dumps({**common, **local}), flush=True)

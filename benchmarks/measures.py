@@ -1,68 +1,35 @@
-"""What is measured, way beside way: each takes its turn, in a new order in each round; a busy moment hits all."""
+"""What is measured, way beside way."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import random
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import httpx
-import nbformat
 
-from benchmarks.scene import BenchmarkError, FrontEnd, Scene, Way
+from benchmarks.costs import notebook_text, wait_for_answer
+from benchmarks.programs import WAIT, BenchmarkError
+from benchmarks.scene import Scene
+from benchmarks.turns import Samples, in_turns, log, opened
+from benchmarks.ways import FrontEnd, Way
 
-Samples = dict[str, list[Any]]
-"""By path, what each round gave; a text where it failed."""
+SceneMaker = Callable[[float], contextlib.AbstractContextManager[Scene]]
+"""Gives what runs, at a round trip in ms."""
 
-SMALL, MEGABYTE = 1_000, 1_000_000
-
-
-class Log:
-    """Tells what is being done."""
-
-    def __call__(self, text: str) -> None:
-        print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
-
-
-log = Log()
-
-
-@contextlib.contextmanager
-def opened(paths: list[Way]) -> Iterator[dict[str, FrontEnd]]:
-    """Give a kernel of each path; one that cannot be had is told and left out."""
-    with contextlib.ExitStack() as stack:
-        fronts = {}
-        for path in paths:
-            try:
-                fronts[path.name] = stack.enter_context(path.started())
-            except BenchmarkError as error:
-                log(f"{path.name} does not start: {error}")
-        yield fronts
-
-
-def in_turns(fronts: dict[str, FrontEnd], rounds: int, measure: Callable[[FrontEnd], Any], what: str) -> Samples:
-    """Measure all in turns; a path that failed has no more turns, as its front end may still be busy."""
-    samples: Samples = {name: [] for name in fronts}
-    failed: set[str] = set()
-    for number in range(rounds):
-        for name in random.sample(list(fronts), len(fronts)):
-            if name in failed:
-                continue
-            log(f"{what}, round {number + 1} of {rounds}: {name}")
-            try:
-                samples[name].append(measure(fronts[name]))
-            except BenchmarkError as error:
-                failed.add(name)
-                samples[name].append(str(error).splitlines()[0])
-    return samples
-
+MEGABYTE = 1_000_000
+OURS = "codespace-kernels connect"
+READS = 3
+"""Notebooks that are read while a latency is measured, at least."""
+BY_WEBSOCKET = ("gateway client", "jupyter-kernel-client")
 
 # -- messages ---------------------------------------------------------------------------------------------------------
 
@@ -71,11 +38,11 @@ def latency(count: int) -> Callable[[FrontEnd], list[float]]:
     return lambda front: front.do("latency", count=count)["ms"]
 
 
-def executed(code: str, kind: str = "") -> Callable[[FrontEnd], dict[str, float]]:
-    """Give milliseconds, how many messages of a kind came, and their bytes."""
+def executed(code: str, kind: str, seconds: float = 10.0) -> Callable[[FrontEnd], dict[str, float]]:
+    """Give milliseconds, how many messages of a kind came within so many seconds, and the bytes of all messages."""
 
     def measure(front: FrontEnd) -> dict[str, float]:
-        result = front.do("execute", code=code, timeout=30.0)
+        result = front.do("execute", code=code, timeout=seconds)
         counts = result["counts"]
         return {"ms": result["ms"], "count": counts.get(kind, 0), "bytes": result["bytes"], "idle": result["idle"]}
 
@@ -86,27 +53,34 @@ def sent_up(count: int, size: int) -> Callable[[FrontEnd], dict[str, float]]:
     return lambda front: {**front.do("buffers_up", count=count, size=size), "bytes": count * size}
 
 
-MESSAGES: dict[str, tuple[Callable[[FrontEnd], Any], int]] = {
-    "burst": (executed("burst(20000)", "stream"), 20_000),
-    "print": (executed("prints(100)", "stream"), 100 * MEGABYTE),
-    "displays of 1 MB": (executed("displays(100, 1_000_000)", "display_data"), 100 * MEGABYTE),
-    "displays of 10 MB": (executed("displays(10, 10_000_000)", "display_data"), 100 * MEGABYTE),
-    "buffers down": (executed("buffers_down(10, 10_000_000)", "comm_msg"), 100 * MEGABYTE),
-    "buffers up": (sent_up(5, 10 * MEGABYTE), 50 * MEGABYTE),
+MESSAGES: dict[str, Callable[[FrontEnd], Any]] = {
+    "burst": executed("burst(20000)", "stream"),
+    "print": executed("prints(50)", "stream"),
+    "displays of 1 MB": executed("displays(50, 1_000_000)", "display_data"),
+    "displays of 10 MB": executed("displays(5, 10_000_000)", "display_data"),
+    "buffers down": executed("buffers_down(5, 10_000_000)", "comm_msg"),
+    "buffers up": sent_up(5, 10 * MEGABYTE),
 }
-"""What is done, and how many messages or bytes that are."""
+FAR_MESSAGES = {
+    "burst of 2,000": executed("burst(2000)", "stream"),
+    "displays of 1 MB": executed("displays(50, 1_000_000)", "display_data"),
+}
+SLOW_MESSAGES = {
+    "burst of 2,000": executed("burst(2000)", "stream", 40.0),
+    "displays of 1 MB": executed("displays(5, 1_000_000)", "display_data", 40.0),
+}
+"""What takes some seconds at a distance: by 100 Mbit/s, and by 5 Mbit/s."""
 
 
-def messages(scene: Scene, rounds: int, count: int, names: list[str]) -> dict[str, Samples]:
-    """Latency and throughput of all paths that are kernels at the same time."""
-    paths = scene.paths()
+def messages(scene: Scene, rounds: int, count: int, wanted: dict[str, Callable[[FrontEnd], Any]]) -> dict[str, Samples]:
+    """Latency and throughput of all ways that are kernels at the same time."""
     results: dict[str, Samples] = {}
-    with opened(list(paths.values())) as fronts:
-        in_turns(fronts, 1, latency(20), "warm-up")
+    with opened(scene.ways().values()) as fronts:
+        in_turns(fronts, 1, latency(min(count, 20)), "warm-up")
         results["latency"] = in_turns(fronts, rounds, latency(count), "latency")
-        for name in names:
-            # Who could not do one thing is asked for the next by a new kernel.
-            results[name] = in_turns(fronts, rounds, MESSAGES[name][0], name)
+        for name, measure in wanted.items():
+            results[name] = in_turns(fronts, rounds, measure, name, fewer=BY_WEBSOCKET)
+            # Who failed is busy still, and would be in the way of the next.
             for failed in [n for n, samples in results[name].items() if samples and isinstance(samples[-1], str)]:
                 fronts.pop(failed).end()
     return results
@@ -116,17 +90,16 @@ def messages(scene: Scene, rounds: int, count: int, names: list[str]) -> dict[st
 
 
 def neighbours(scene: Scene, rounds: int, count: int) -> dict[str, Samples]:
-    """Latency on one kernel: quiet, while another one of the same path floods, and while the server reads notebooks."""
+    """Latency on one kernel: quiet, while another one of the same way floods, and while the server reads notebooks."""
     results: dict[str, Samples] = {}
-    names = [name for name in scene.paths() if name not in ("gateway client", "jupyter-kernel-client")]
-    paths = [scene.paths()[name] for name in names]
-    with opened(paths) as quiet, opened([path for path in paths if path.name in quiet]) as loud:
+    ways = [way for name, way in scene.ways().items() if name not in BY_WEBSOCKET]
+    with opened(ways) as quiet, opened(way for way in ways if way.name in quiet) as loud:
         in_turns(quiet, 1, latency(20), "warm-up")
         results["quiet"] = in_turns(quiet, rounds, latency(count), "quiet")
 
         def beside_flood(kind: str) -> Callable[[FrontEnd], Any]:
             def measure(front: FrontEnd) -> Any:
-                other = loud[front.path.name]
+                other = loud[front.way.name]
                 seconds = 1 + 0.03 * count
                 other.begin("execute", code=f"flood({seconds}, {kind!r})")
                 time.sleep(0.3)
@@ -146,93 +119,178 @@ def neighbours(scene: Scene, rounds: int, count: int) -> dict[str, Samples]:
         theirs = {"url": f"http://127.0.0.1:{scene.forwarded}/", "token": ""}
 
         def beside_reading(front: FrontEnd) -> Any:
-            with reading_notebooks(servers.get(front.path.name, theirs)):
-                return front.do("latency", count=count)["ms"]
+            times: list[float] = []
+            with NotebookReader(servers.get(front.way.name, theirs)) as reader:
+                before = reader.done
+                # One that takes longer than it takes to ask a few times would not be noticed.
+                while reader.done < before + READS:
+                    times += front.do("latency", count=count)["ms"]
+            return times
 
         results["while the server reads notebooks"] = in_turns(quiet, rounds, beside_reading, "reading notebooks")
     return results
 
 
 def _write_notebook(scene: Scene) -> None:
-    cells = [nbformat.v4.new_code_cell("x = 1\n" * 1000) for _ in range(1200)]
-    text = nbformat.writes(nbformat.v4.new_notebook(cells=cells))
+    text = notebook_text(*["x = 1\n" * 1000] * 1200)
     (scene.far / "large.ipynb").write_text(text)
     for server in scene.our_servers():
         Path(server["folder"], "large.ipynb").write_text(text)
 
 
-@contextlib.contextmanager
-def reading_notebooks(server: dict[str, Any]) -> Iterator[None]:
-    """Have somebody read a large notebook without rest, through a Jupyter server."""
-    over = threading.Event()
-    done = 0
+class NotebookReader:
+    """Reads a large notebook without rest, through a Jupyter server; a context manager.
 
-    def work() -> None:
-        nonlocal done
+    Args:
+        server: Its `url`, and `token` where it wants one.
+
+    Attributes:
+        done: How often it was read.
+    """
+
+    def __init__(self, server: dict[str, Any]) -> None:
+        self._url = f"{server['url']}api/contents/large.ipynb"
         headers = {"Authorization": f"token {server['token']}"} if server["token"] else {}
-        with httpx.Client(headers=headers, timeout=60) as http:
-            while not over.is_set():
-                http.get(f"{server['url']}api/contents/large.ipynb").raise_for_status()
-                done += 1
+        self._http = httpx.Client(headers=headers, timeout=WAIT, trust_env=False)
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._work)
+        self._error: Exception | None = None
+        self._done = 0
 
-    thread = threading.Thread(target=work)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
-        if not done:
-            raise BenchmarkError(f"{server['url']}: no notebook was read")
+    @property
+    def done(self) -> int:
+        if self._error is not None:
+            raise BenchmarkError(f"{self._url}: no notebook was read ({self._error})")
+        return self._done
+
+    def __enter__(self) -> Self:
+        """Begin, and wait until the first one is read."""
+        self._thread.start()
+        while not self.done:
+            time.sleep(0.01)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+        self._http.close()
+
+    def _work(self) -> None:
+        while not self._over.is_set() and self._error is None:
+            try:
+                self._http.get(self._url).raise_for_status()
+                self._done += 1
+            except httpx.HTTPError as error:
+                self._error = error
 
 
 # -- starts -----------------------------------------------------------------------------------------------------------
 
 
 def starts(scene: Scene, rounds: int) -> dict[str, Samples]:
-    """Milliseconds from a start to the first result: with nothing running, with a connection; and of restarts."""
-    results: dict[str, Samples] = {"cold": {}, "warm": {}, "restart": {}}
-    paths = scene.paths()
+    """Give milliseconds: starts to the first result, with nothing running and beside a kernel; restarts; connects."""
+    ways, connects = scene.ways(), _connects(scene)
+    results: dict[str, Samples] = {what: {name: [] for name in ways} for what in ("cold", "warm", "restart")}
+    results |= {what: {name: [] for name in connects} for what in ("connect, cold", "connect, warm")}
     for number in range(rounds):
-        for name in random.sample(list(paths), len(paths)):
-            path = paths[name]
+        for name in random.sample(list(ways), len(ways)):
             log(f"starts, round {number + 1} of {rounds}: {name}")
             scene.make_cold()
             try:
-                with path.started() as first:
-                    results["cold"].setdefault(name, []).append(first.start["first"])
-                    with path.started() as second:
-                        results["warm"].setdefault(name, []).append(second.start["first"])
-                        if path.kind == "manager":
-                            results["restart"].setdefault(name, []).append(second.do("restart")["ms"])
+                with ways[name].started() as first:
+                    results["cold"][name].append(first.first)
+                    with ways[name].started() as second:
+                        results["warm"][name].append(second.first)
+                        if ways[name].kind == "manager":
+                            results["restart"][name].append(second.do("restart")["ms"])
             except BenchmarkError as error:
                 log(f"{name}: {error}")
+        for name, connect in random.sample(list(connects.items()), len(connects)):
+            log(f"connect, round {number + 1} of {rounds}: {name}")
+            scene.make_cold()
+            for state in ("connect, cold", "connect, warm"):
+                results[state][name].append(connect())
     return results
 
 
-def round_trips(
-    make_scene: Callable[[float], Any], distances: tuple[float, ...], rounds: int
-) -> dict[str, dict[str, float]]:
-    """Count round trips: the slope of a start's time over the round trip."""
-    times: dict[str, dict[str, list[tuple[float, float]]]] = {"cold": {}, "warm": {}, "request": {}}
+def _connects(scene: Scene) -> dict[str, Callable[[], float]]:
+    """Give what brings a running codespace's kernels within reach, each with milliseconds until they are."""
+
+    def ours() -> float:
+        began = time.perf_counter()
+        command = [sys.executable, "-m", "codespace_kernels.cli", "connect", scene.codespace, "--json"]
+        subprocess.run(command, check=True, capture_output=True)
+        return (time.perf_counter() - began) * 1000
+
+    found = {OURS: ours}
+    if scene.gh is None:
+        log("gh codespace jupyter is left out: gh is not among the peers")
+    else:
+        found["gh codespace jupyter"] = lambda: gh_jupyter(scene)
+    return found
+
+
+def gh_jupyter(scene: Scene) -> float:
+    """Run `gh codespace jupyter`; give milliseconds until there is an HTTP answer where it says that JupyterLab is."""
+    command = [str(scene.gh), "codespace", "jupyter", "-c", scene.codespace]
+    began = time.perf_counter()
+    # A true browser.
+    with scene.log.open("ab") as log_file:
+        process = subprocess.Popen(
+            command, env={**os.environ, "GH_BROWSER": "true"}, stdout=subprocess.PIPE, stderr=log_file, text=True
+        )
+    try:
+        assert process.stdout is not None
+        url = process.stdout.readline().strip()
+        if not url:
+            raise BenchmarkError("gh codespace jupyter ended without an address")
+        with httpx.Client(trust_env=False) as http:
+            # The address without its token, which then stands in no message.
+            wait_for_answer(http, str(httpx.URL(url).copy_with(query=None)))
+        return (time.perf_counter() - began) * 1000
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=WAIT)
+
+
+COUNTED = ("ours, tunnel", "ours, SSH", "sshpyk")
+"""Ways whose round trips are counted: those that have to make a connection first."""
+
+
+def round_trips(make_scene: SceneMaker, distances: tuple[float, ...], rounds: int) -> dict[str, dict[str, float]]:
+    """Count round trips: the slope of a start's time over the round trip; by way.
+
+    Args:
+        make_scene: Gives what runs, at a round trip in ms.
+        distances: Those round trips, far from each other: what else differs between starts is divided by that.
+        rounds: At each; the least time counts.
+    """
+    starts = [f"{state}, {until}" for state in ("cold", "warm") for until in ("ready", "first result")]
+    times: dict[str, dict[str, list[tuple[float, float]]]] = {what: {} for what in (*starts, "request")}
     for rtt in distances:
         with make_scene(rtt) as scene:
             for _ in range(rounds):
-                for name, path in scene.paths().items():
-                    if name == "local":
-                        continue
-                    log(f"round trips at {rtt:g} ms: {name}")
-                    scene.make_cold()
-                    try:
-                        with path.started() as first:
-                            times["cold"].setdefault(name, []).append((rtt, first.start["first"]))
-                            with path.started() as second:
-                                times["warm"].setdefault(name, []).append((rtt, second.start["first"]))
-                                for ms in second.do("latency", count=5)["ms"]:
-                                    times["request"].setdefault(name, []).append((rtt, ms))
-                    except BenchmarkError as error:
-                        log(f"{name}: {error}")
+                for name, way in scene.ways().items():
+                    if name in COUNTED:
+                        log(f"round trips at {rtt:g} ms: {name}")
+                        try:
+                            for what, ms in _times_of_starts(scene, way):
+                                times[what].setdefault(name, []).append((rtt, ms))
+                        except BenchmarkError as error:
+                            log(f"{name}: {error}")
     return {what: {name: slope(points) for name, points in of.items()} for what, of in times.items()}
+
+
+def _times_of_starts(scene: Scene, way: Way) -> Iterator[tuple[str, float]]:
+    scene.make_cold()
+    with way.started() as first:
+        yield "cold, ready", first.ready
+        yield "cold, first result", first.first
+        with way.started() as second:
+            yield "warm, ready", second.ready
+            yield "warm, first result", second.first
+            for ms in second.do("latency", count=5)["ms"]:
+                yield "request", ms
 
 
 def slope(points: list[tuple[float, float]]) -> float:
@@ -245,22 +303,29 @@ def slope(points: list[tuple[float, float]]) -> float:
 # -- black-outs -------------------------------------------------------------------------------------------------------
 
 
-def black_outs(scene: Scene, rounds: int, dark: float = 15.0) -> dict[str, Samples]:
-    """Lines that are lost of 300, ten a second, when nothing passes for a while and the connection is given up."""
+def black_outs(make_scene: SceneMaker, rounds: int, dark: float = 15.0) -> dict[str, Samples]:
+    """Count lines that are lost of 300, ten a second, when nothing passes for a while and connections are given up.
+
+    Args:
+        make_scene: Gives what runs, anew for each round: an `ssh -L` that gave up does not come back.
+        rounds: How often.
+        dark: Seconds in which nothing passes.
+    """
     samples: Samples = {}
-    paths = [path for name, path in scene.paths().items() if name in ("ours, tunnel", "sshpyk", "gateway client")]
     for number in range(rounds):
         log(f"black-out, round {number + 1} of {rounds}")
-        with opened(paths) as fronts:
-            for front in fronts.values():
-                front.begin("execute", code="lines(30, 0.1)", timeout=60.0)
-            time.sleep(5)
-            scene.black_out(dark)
-            for name, front in fronts.items():
-                try:
-                    samples.setdefault(name, []).append(account_for(front.result()["text"]))
-                except BenchmarkError as error:
-                    samples.setdefault(name, []).append(str(error).splitlines()[0])
+        with make_scene(0.0) as scene:
+            ways = [way for name, way in scene.ways().items() if name in ("ours, tunnel", "sshpyk", "gateway client")]
+            with opened(ways) as fronts:
+                for front in fronts.values():
+                    front.begin("execute", code="lines(30, 0.1)", timeout=45.0)
+                time.sleep(5)
+                scene.black_out(dark)
+                for name, front in fronts.items():
+                    try:
+                        samples.setdefault(name, []).append(account_for(front.result()["text"]))
+                    except BenchmarkError as error:
+                        samples.setdefault(name, []).append(str(error).splitlines()[0])
     return {"black-out": samples}
 
 
@@ -280,10 +345,9 @@ def idle_kernels(scene: Scene, counts: tuple[int, ...], seconds: float) -> list[
     with contextlib.ExitStack() as stack:
         started = 0
         for count in counts:
-            while started < count:
-                log(f"idle kernels: {started + 1} of {count}")
-                stack.enter_context(scene.idle_kernel())
-                started += 1
+            log(f"idle kernels: {count}")
+            stack.enter_context(scene.idle_kernels(count - started))
+            started = count
             # What a start costs is over.
             time.sleep(5)
             processes = scene.our_processes()
@@ -302,42 +366,3 @@ def idle_kernels(scene: Scene, counts: tuple[int, ...], seconds: float) -> list[
                     }
                 )
     return rows
-
-
-def front_end_costs(scene: Scene, rounds: int, peers_python: str) -> dict[str, Samples]:
-    """Milliseconds of whole programs, with this package and without."""
-    python = sys.executable
-    cost: dict[str, Samples] = {}
-    notebook = scene.home / "one.ipynb"
-    notebook.write_text(nbformat.writes(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("print(1)")])))
-
-    def nbconvert(kernel: str) -> list[str]:
-        command = [python, "-m", "nbconvert", "--to", "notebook", "--execute", "--stdout", str(notebook)]
-        return [*command, f"--ExecutePreprocessor.kernel_name={kernel}"]
-
-    def timed(command: list[str], **variables: str) -> float:
-        began = time.perf_counter()
-        subprocess.run(command, check=True, capture_output=True, env={**os.environ, **variables})
-        return (time.perf_counter() - began) * 1000
-
-    tasks = {
-        ("import", "jupyter_client alone"): [python, "-c", "import jupyter_client.manager"],
-        ("import", "with our provisioner"): [
-            python,
-            "-c",
-            "import jupyter_client.manager, codespace_kernels.provisioner",
-        ],
-        ("import", "with sshpyk's"): [peers_python, "-c", "import jupyter_client.manager, sshpyk.provisioning"],
-        ("nbconvert, one cell, whole process", "local"): nbconvert("python3"),
-        ("nbconvert, one cell, whole process", "ours, tunnel"): nbconvert(scene.spec),
-    }
-    for number in range(rounds):
-        log(f"cost in a front end, round {number + 1} of {rounds}")
-        for (what, which), command in random.sample(list(tasks.items()), len(tasks)):
-            cost.setdefault(what, {}).setdefault(which, []).append(timed(command))
-        cost.setdefault("launcher to bound ports, warm broker", {}).setdefault("codespace-kernel", []).append(
-            scene.launch()
-        )
-    for which, milliseconds in scene.kernelspecs_with(50).items():
-        cost.setdefault("GET /api/kernelspecs with 50 specs", {})[which] = milliseconds
-    return cost

@@ -8,7 +8,6 @@ Prints the connection info of a kernel's local ports as JSON, and ends with stdi
 from __future__ import annotations
 
 import asyncio
-import getpass
 import json
 import socket
 import sys
@@ -29,7 +28,7 @@ KEY = b"benchmark"
 async def run(options: dict[str, Any]) -> None:
     connection = await SshConnection.connect(
         SocketWire(socket.create_connection(("127.0.0.1", options["port"]), 30)),
-        username=getpass.getuser(),
+        username=options["user"],
         key=paramiko.PKey.from_path(options["key"]),
         check_host_key=lambda key: None,
         description="the far end",

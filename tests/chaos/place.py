@@ -8,7 +8,6 @@ import io
 import json
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -18,7 +17,6 @@ from typing import Any
 
 import psutil
 import zmq
-from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 
 from codespace_kernels.broker.client import BrokerClient
@@ -28,10 +26,8 @@ from codespace_kernels.emulator.state import find_record
 from codespace_kernels.errors import CodespaceKernelsError
 from tests.e2e.conftest import EmulatedAccount, cli, end_broker
 from tests.homes import isolate, living_in
-from tests.ports import free_ports
+from tests.launchers import connection_file, launched, processes_inside
 from tests.processes import command_line
-
-_PORTS = ("hb_port", "iopub_port", "control_port", "shell_port", "stdin_port")
 
 _SHUTDOWN_SECONDS = 30.0
 
@@ -94,27 +90,9 @@ class Place:
     @contextlib.asynccontextmanager
     async def launched(self) -> Any:
         """Start a kernel as VS Code does, which runs the spec's argv; give its connection info."""
-        info = dict(zip(_PORTS, free_ports(5), strict=True))
-        info |= {"key": "of-a-launcher", "signature_scheme": "hmac-sha256", "transport": "tcp", "ip": "127.0.0.1"}
-        file = self._home / "kernel-launched.json"
-        file.write_text(json.dumps(info))
-        spec = KernelSpecManager().get_kernel_spec(self.spec)
-        path = spec.env["PATH"].replace("${PATH}", os.environ["PATH"])
-        command = [argument.format(connection_file=file) for argument in spec.argv]
-        with (self._home / "launcher.log").open("ab") as log:
-            process = subprocess.Popen(
-                command,
-                executable=shutil.which(command[0], path=path),
-                env={**os.environ, **spec.env, "PATH": path},
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-            )
-        try:
+        file, info = connection_file(self._home)
+        with launched(self.spec, file, self._home / "launcher.log"):
             yield info
-        finally:
-            process.terminate()
-            process.communicate(timeout=60)
 
     # -- what can be asked --------------------------------------------------------------------------------------------
 
@@ -137,13 +115,7 @@ class Place:
 
     def inside(self, wanted: str) -> list[psutil.Process]:
         """Give the processes in the codespace whose command line contains a text."""
-        folder = self.control.status()["folder"]
-        found = []
-        for process in psutil.process_iter():
-            with contextlib.suppress(psutil.Error):
-                if wanted in command_line(process) and process.environ().get("HOME", "").startswith(folder):
-                    found.append(process)
-        return found
+        return processes_inside((self.control.status()["folder"],), wanted)
 
     def set_clock(self, seconds: float) -> None:
         """Have the broker's clock be wrong by so much from now on."""
