@@ -128,7 +128,7 @@ class KernelChannels:
         if self._state in (_PROBING, _HOLDING):
             self._held.append((channel, parts))
         elif self._state == _READY and channel in (SHELL, STDIN, CONTROL) and parts:
-            self._sockets[channel].send_multipart(parts, zmq.NOBLOCK)
+            self._send(channel, parts)
 
     def next_deadline(self) -> Optional[float]:
         """When `tick` has something to do; None for never."""
@@ -190,7 +190,12 @@ class KernelChannels:
             self._monitor = None
 
     def _ask(self, channel: int) -> None:
-        self._sockets[channel].send_multipart(self._probe.question(), zmq.NOBLOCK)
+        self._send(channel, self._probe.question())
+
+    def _send(self, channel: int, parts: List[bytes]) -> None:
+        socket = self._sockets[channel]
+        socket.send_multipart(parts, zmq.NOBLOCK)
+        self._reactor.look_at(socket)
 
     def _release(self) -> None:
         """Begin to give the kernel requests: our own first, whose answer is waited for a while.
@@ -203,7 +208,7 @@ class KernelChannels:
             return
         self._lifting = True
         self._probe.wait_again()
-        self._sockets[SHELL].send_multipart(first, zmq.NOBLOCK)
+        self._send(SHELL, first)
 
     def _release_all(self) -> None:
         self._state = _READY
