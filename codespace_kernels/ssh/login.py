@@ -81,7 +81,7 @@ def log_in(
     """Authenticate a session whose keys were exchanged. Blocks.
 
     Args:
-        session: Its host key has been checked.
+        session: Its host key has been checked, where there is something to be kept from others.
         username: At the server.
         key: That the server accepts; None for the method `none`.
         timeout: Seconds.

@@ -216,8 +216,8 @@ async def open_tunnel(
         try:
             session, endpoint = await _reach(properties, management, context, preparation)
             try:
+                # Nothing but the login has passed, which has no secret: the token is the relay's.
                 await _check_host_key(session.get_remote_server_key(), management, endpoint)
-                await _log_in(session)
             except BaseException:
                 session.close()
                 raise
@@ -232,7 +232,7 @@ async def open_tunnel(
 async def _reach(
     properties: TunnelProperties, management: TunnelManagement, context: ssl.SSLContext, preparation: Preparation
 ) -> tuple[TunnelSession, TunnelEndpoint]:
-    """Exchange keys with the tunnel's host: where it was last, while the service is asked where it is now.
+    """Log in to the tunnel's host: where it was last, while the service is asked where it is now and which key it has.
 
     What the service says counts: a session by another relay than it names is dropped, whatever came of it.
     """
@@ -282,7 +282,7 @@ async def _meet(
     sock: socket.socket | None = None,
     guess: FirstChoices | None = None,
 ) -> TunnelSession:
-    """Open the relay's websocket and exchange keys with the host behind it."""
+    """Open the relay's websocket, exchange keys with the host behind it, and log in."""
     wire = await run_blocking(
         "the dev tunnel's relay",
         _RELAY_SECONDS + 1,
@@ -300,27 +300,17 @@ async def _meet(
         await run_blocking(
             "the tunnel's SSH handshake", _HANDSHAKE_SECONDS, session.start_client, None, _HANDSHAKE_SECONDS
         )
-    except (paramiko.SSHException, EOFError, OSError) as error:
-        session.close()
-        raise _not_met(session, error) from None
-    except BaseException:
-        session.close()
-        raise
-    return session
-
-
-async def _log_in(session: TunnelSession) -> None:
-    try:
         await run_blocking(
             "the tunnel's SSH login", _HANDSHAKE_SECONDS, log_in, session, USER, None, _HANDSHAKE_SECONDS
         )
     except (paramiko.SSHException, EOFError, OSError) as error:
-        raise _not_met(session, error) from None
-
-
-def _not_met(session: TunnelSession, error: Exception) -> TunnelError:
-    reason = str(error) or session.end_reason()
-    return TunnelError(f"The codespace's tunnel host did not complete the SSH handshake: {reason}.")
+        session.close()
+        reason = str(error) or session.end_reason()
+        raise TunnelError(f"The codespace's tunnel host did not complete the SSH handshake: {reason}.") from None
+    except BaseException:
+        session.close()
+        raise
+    return session
 
 
 async def _check_host_key(key: paramiko.PKey, management: TunnelManagement, endpoint: TunnelEndpoint) -> None:
