@@ -12,6 +12,7 @@ import hashlib
 import json
 import logging
 import re
+import urllib.parse
 from typing import TYPE_CHECKING, Any, Self
 
 from codespace_kernels import settings
@@ -70,9 +71,25 @@ class KnownWay:
         return cls(**values)
 
     def leads_to(self, properties: TunnelProperties) -> bool:
-        """Tell whether it was the way to the tunnel that GitHub names now."""
+        """Tell whether it was the way to the tunnel that GitHub names now, by a relay of the service that it names."""
         now = (properties.service_uri, properties.tunnel_id, properties.cluster_id)
-        return (self.service_uri, self.tunnel_id, self.cluster_id) == now
+        return (self.service_uri, self.tunnel_id, self.cluster_id) == now and _is_relay_of(
+            properties.service_uri, self.relay_uri
+        )
+
+
+def _is_relay_of(service_uri: str, relay_uri: str) -> bool:
+    """Tell whether a relay belongs to a service, so that a changed file sends the tunnel's token nowhere else.
+
+    The service's hosts are `global.` or `{cluster}.`, its relays `{cluster}-data.` of one domain
+    (`rel.tunnels.api.visualstudio.com`).
+    """
+    service, relay = (urllib.parse.urlsplit(uri).hostname or "" for uri in (service_uri, relay_uri))
+    if service == relay:
+        return True
+    domain = service.partition(".")[2]
+    is_name = not domain.rpartition(".")[2].isdecimal()
+    return is_name and domain.count(".") >= 2 and relay.partition(".")[2] == domain
 
 
 def load_way(name: str, folder: Path | None = None) -> KnownWay | None:

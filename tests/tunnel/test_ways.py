@@ -15,6 +15,7 @@ from codespace_kernels.errors import HostKeyError
 from codespace_kernels.progress import silent
 from codespace_kernels.tunnel import codespace as connecting
 from codespace_kernels.tunnel.preparation import Preparation
+from codespace_kernels.tunnel.properties import TunnelProperties
 from codespace_kernels.tunnel.tunnel import open_tunnel
 from codespace_kernels.tunnel.ways import FOLDER, KnownWay, load_way, save_way
 from tests.tunnel.conftest import WAIT, Answer, HttpService
@@ -137,6 +138,34 @@ async def test_the_token_is_sent_to_no_relay_that_is_known_of_another_tunnel(cod
         connection = await connect(codespace)
         await connection.close()
     assert [data for data in heard if data] == []
+
+
+SERVICE = "https://global.rel.tunnels.api.visualstudio.com/"
+
+
+@pytest.mark.parametrize(
+    ("relay_uri", "expected"),
+    [
+        ("wss://usw2-data.rel.tunnels.api.visualstudio.com/api/v1/Connect/Client/x", True),
+        ("wss://global.rel.tunnels.api.visualstudio.com/x", True),
+        ("wss://usw2-data.rel.tunnels.api.visualstudio.com.evil.example/x", False),
+        ("wss://x.evil-rel.tunnels.api.visualstudio.com/x", False),
+        ("wss://usw2.rel.tunnels.api.visualstudio.com@evil.example/x", False),
+        ("wss://evil.example/global.rel.tunnels.api.visualstudio.com", False),
+        ("wss://com/x", False),
+        ("ws://127.0.0.1:1/x", False),
+    ],
+)
+def test_the_token_goes_to_relays_of_the_service_only(relay_uri, expected):
+    properties = TunnelProperties("connect", "manage", SERVICE, "t", "usw2")
+    assert KnownWay(SERVICE, "t", "usw2", relay_uri, 2222, "k", "h").leads_to(properties) is expected
+
+
+@pytest.mark.parametrize("service_uri", ["https://a.example/", "https://10.0.0.1/", "https://localhost/", "https://b/"])
+def test_what_is_no_domain_of_one_owner_has_no_relays_but_itself(service_uri):
+    properties = TunnelProperties("connect", "manage", service_uri, "t", "c")
+    for relay_uri in ("wss://b.example/", "wss://11.0.0.1/", "wss://a.com/"):
+        assert not KnownWay(service_uri, "t", "c", relay_uri, 2222, "k", "h").leads_to(properties)
 
 
 async def test_the_host_s_key_is_the_one_that_is_published_now(codespace, way):
