@@ -9,6 +9,7 @@ says first is sent along with the command, and waits there until somebody reads 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import hashlib
 import io
@@ -59,9 +60,9 @@ take() {{
   umask 077
   mkdir -p "$d" || return
   t="$d/.bundle.$$"
-  [ {greeting} -eq 0 ] || head -c {greeting} >/dev/null
   echo 'codespace-kernels: {{"want": "bundle"}}'
-  head -c {size} >"$t" && [ "$(wc -c <"$t")" -eq {size} ] && mv -f "$t" "$b" || {{ rm -f "$t"; false; }}
+  head -c {incoming} | tail -c +{first} >"$t"
+  [ "$(wc -c <"$t")" -eq {size} ] && mv -f "$t" "$b" || {{ rm -f "$t"; false; }}
 }}
 if [ -r "$b" ]; then
   [ -r "$d/attach" ] && . "$d/attach"
@@ -284,13 +285,19 @@ def python_script(arguments: list[str]) -> str:
 
 
 def _ensure_script(arguments: list[str], greeting: int) -> str:
-    """Give the script that becomes the link, whatever has to be done for it; `greeting` bytes wait on its stdin."""
+    """Give the script that becomes the link, whatever has to be done for it.
+
+    Args:
+        arguments: Of `remote.bootstrap`.
+        greeting: Bytes that come on its stdin before it is told anything; thrown away where the code comes behind them.
+    """
     bundle = make_bundle()
     return _ENSURE.format(
         data=_DATA,
         digest=bundle.digest,
         size=len(bundle.data),
-        greeting=greeting,
+        incoming=greeting + len(bundle.data),
+        first=greeting + 1,
         bootstrap=shlex.quote(_bundle_script(arguments)),
     )
 
@@ -304,13 +311,13 @@ async def _run(
     said, wanted = greeting, False
     try:
         if greeting:
-            await stream.write(greeting)
+            await _offer(stream, greeting)
         async for report in reader:
             if report.get("want") == "bundle" and not wanted:
-                # It has thrown away what was said before.
+                # It throws away what was said before.
                 said, wanted = b"", True
                 progress(ProgressEvent("server", "Copying the server extension into the workspace"))
-                await stream.write(make_bundle().data)
+                await _offer(stream, make_bundle().data)
                 continue
             if "result" in report:
                 log.debug("workspace says %s", report["result"])
@@ -325,6 +332,12 @@ async def _run(
         raise
     stream.close()
     return report, None
+
+
+async def _offer(stream: Stream, data: bytes) -> None:
+    """Write to a script that may have ended: what it said last tells why."""
+    with contextlib.suppress(WorkspaceConnectionError):
+        await stream.write(data)
 
 
 class _ReportReader:
