@@ -296,7 +296,7 @@ class CodespacesProvider:
         properties = self._last_tunnels.get(name)
         if properties is None:
             raise WorkspaceConnectionError(f"Without GitHub's API no way to codespace {name} is known.")
-        return await self._connect_by_tunnel(properties, name, progress)
+        return await self._connect_by_tunnel(properties, name, progress, self._take_preparation(name))
 
     async def jupyter_url(self, name: str, progress: Progress) -> JupyterUrl:
         """Give the codespace's own JupyterLab on a local port, one for all callers; see `Provider.jupyter_url`."""
