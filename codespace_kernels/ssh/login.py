@@ -40,16 +40,23 @@ _SERVICE = "ssh-userauth"
 class _Login(_AuthHandler):
     """paramiko's messages, sent without waiting in between.
 
+    Args:
+        session: Whose.
+        waits: Whether it waits for the service all the same.
+
     Attributes:
         refusal: Why the server did not let us in; None where it did not say so.
     """
 
-    def __init__(self, session: SshSession) -> None:
+    def __init__(self, session: SshSession, *, waits: bool) -> None:
         super().__init__(session)
+        self._waits = waits
         self.refusal: Exception | None = None
 
     def _request_auth(self) -> None:
         super()._request_auth()
+        if self._waits:
+            return
         accepted = paramiko.Message()
         accepted.add_string(_SERVICE)
         accepted.rewind()
@@ -63,11 +70,8 @@ class _Login(_AuthHandler):
 
     @property
     def _client_handler_table(self) -> dict[int, Callable[[Message], None]]:
-        table: dict[int, Callable[[Message], None]] = {
-            **super()._client_handler_table,  # type: ignore[misc]  # paramiko's stubs leave it out
-            MSG_SERVICE_ACCEPT: lambda _: None,
-        }
-        return table
+        table: dict[int, Callable[[Message], None]] = super()._client_handler_table  # type: ignore[misc]
+        return table if self._waits else {**table, MSG_SERVICE_ACCEPT: lambda _: None}
 
 
 def log_in(
@@ -77,6 +81,7 @@ def log_in(
     timeout: float,
     *,
     behind: Callable[[], object] = lambda: None,
+    waits: bool = False,
 ) -> None:
     """Authenticate a session whose keys were exchanged. Blocks.
 
@@ -86,13 +91,14 @@ def log_in(
         key: That the server accepts; None for the method `none`.
         timeout: Seconds.
         behind: Called when everything was asked for: what it sends is taken by the server if it lets us in.
+        waits: Whether the service is waited for, for a server that may not take what comes early.
 
     Raises:
         paramiko.AuthenticationException: It does not let us in.
         paramiko.SSHException: The session ended, or there was no answer in time.
     """
     answered = threading.Event()
-    login = session.auth_handler = _Login(session)
+    login = session.auth_handler = _Login(session, waits=waits)
     if key is None:
         login.auth_none(username, answered)
     else:

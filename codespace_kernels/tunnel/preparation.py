@@ -44,6 +44,9 @@ class Preparation:
         self._way = asyncio.create_task(self._load())
         self._socket = asyncio.create_task(self._connect())
         self._modules = asyncio.create_task(_load_modules())
+        for task in (self._context, self._modules):
+            # Whoever needs it meets the error again; nobody may.
+            task.add_done_callback(lambda task: task.cancelled() or task.exception())
         self._closed = self._taken = False
         self._expiry = asyncio.get_running_loop().call_later(KEPT_SECONDS, self.close)
 

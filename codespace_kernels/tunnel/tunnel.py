@@ -52,6 +52,10 @@ _SERVICES_SECONDS = 5.0
 _END_SECONDS = 3.0
 
 
+class _NotMetError(TunnelError):
+    """The relay was reached, and no SSH session with the host behind it came of that."""
+
+
 class Tunnel:
     """An open tunnel to a codespace. Made by `open_tunnel`.
 
@@ -255,7 +259,12 @@ async def _reach(
         _drop(early)
         raise
     _drop(early)
-    return await _meet(endpoint.relay_uri, token, context), endpoint
+    try:
+        return await _meet(endpoint.relay_uri, token, context), endpoint
+    except _NotMetError as error:
+        # A host that does not take what comes early, or one that was just going.
+        logger.info("tried again, step by step: %s", error)
+        return await _meet(endpoint.relay_uri, token, context, patient=True), endpoint
 
 
 def _drop(early: asyncio.Task[TunnelSession] | None) -> None:
@@ -281,8 +290,19 @@ async def _meet(
     context: ssl.SSLContext,
     sock: socket.socket | None = None,
     guess: FirstChoices | None = None,
+    *,
+    patient: bool = False,
 ) -> TunnelSession:
-    """Open the relay's websocket, exchange keys with the host behind it, and log in."""
+    """Open the relay's websocket, exchange keys with the host behind it, and log in.
+
+    Args:
+        relay_uri: Its address.
+        token: The tunnel's connect token.
+        context: TLS settings.
+        sock: A connection to the relay, if there is one.
+        guess: What the host is expected to name first.
+        patient: Whether each step of the login waits for the one before.
+    """
     wire = await run_blocking(
         "the dev tunnel's relay",
         _RELAY_SECONDS + 1,
@@ -300,17 +320,19 @@ async def _meet(
         await run_blocking(
             "the tunnel's SSH handshake", _HANDSHAKE_SECONDS, session.start_client, None, _HANDSHAKE_SECONDS
         )
-        await run_blocking(
-            "the tunnel's SSH login", _HANDSHAKE_SECONDS, log_in, session, USER, None, _HANDSHAKE_SECONDS
-        )
+        await run_blocking("the tunnel's SSH login", _HANDSHAKE_SECONDS, _log_in, session, patient)
     except (paramiko.SSHException, EOFError, OSError) as error:
         session.close()
         reason = str(error) or session.end_reason()
-        raise TunnelError(f"The codespace's tunnel host did not complete the SSH handshake: {reason}.") from None
+        raise _NotMetError(f"The codespace's tunnel host did not complete the SSH handshake: {reason}.") from None
     except BaseException:
         session.close()
         raise
     return session
+
+
+def _log_in(session: TunnelSession, patient: bool) -> None:
+    log_in(session, USER, None, _HANDSHAKE_SECONDS, waits=patient)
 
 
 async def _check_host_key(key: paramiko.PKey, management: TunnelManagement, endpoint: TunnelEndpoint) -> None:

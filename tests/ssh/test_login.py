@@ -75,6 +75,23 @@ async def test_login_and_first_channel_wait_for_the_server_once(sshd):
     await connection.close()
 
 
+async def test_a_login_step_by_step(sshd):
+    wire = wire_to(sshd)
+    session = await SshConnection.negotiate(wire)
+    wire.gate.clear()
+    before = wire.sent
+    entering = asyncio.create_task(
+        run_blocking("login", WAIT, lambda: log_in(session, sshd.username, sshd.user_key, WAIT, waits=True))
+    )
+    await wire.sends(before + 1)
+    # Only the service was asked for, and nothing more will be before the answer.
+    wire.gate.set()
+    await entering
+    assert (wire.sent, session.is_authenticated()) == (before + 2, True)
+    session.close()
+    session.join(WAIT)
+
+
 async def test_a_login_that_is_refused_says_so_although_more_was_asked_for(sshd, tmp_path):
     session = await SshConnection.negotiate(sshd.wire())
     with pytest.raises(SshError, match="does not accept our key for user"):

@@ -8,12 +8,15 @@ import json
 import socket
 import stat
 
+import paramiko
 import pytest
 
 from codespace_kernels import settings
 from codespace_kernels.errors import HostKeyError
 from codespace_kernels.progress import silent
+from codespace_kernels.ssh.login import log_in
 from codespace_kernels.tunnel import codespace as connecting
+from codespace_kernels.tunnel import tunnel as tunnels
 from codespace_kernels.tunnel.preparation import Preparation
 from codespace_kernels.tunnel.properties import TunnelProperties
 from codespace_kernels.tunnel.tunnel import open_tunnel
@@ -104,6 +107,22 @@ async def test_a_way_that_is_wrong_now_is_found_anew(codespace, way, connect, ch
     assert (await connection.run("echo here")).stdout == b"here\n"
     await connection.close()
     assert load_way(codespace.name) == way
+
+
+async def test_a_host_that_takes_nothing_early_is_met_step_by_step(codespace, way, connect, monkeypatch):
+    logins = []
+
+    def only_patient(session, *args, waits=False, **options):
+        logins.append(waits)
+        if not waits:
+            raise paramiko.SSHException("a message before its time")
+        log_in(session, *args, waits=waits, **options)
+
+    monkeypatch.setattr(tunnels, "log_in", only_patient)
+    connection = await connect(codespace)
+    assert logins == [False, False, True]
+    assert (await connection.run("echo here")).stdout == b"here\n"
+    await connection.close()
 
 
 async def test_a_relay_that_hangs_up(codespace, way, connect):
