@@ -33,8 +33,8 @@ async def run(options: dict[str, Any]) -> None:
         check_host_key=lambda key: None,
         description="the far end",
     )
-    server = await ensure_server(connection, install=False)
     link = LinkClient()
+    server = await ensure_server(connection, install=False, greeting=link.greeting())
     await link.attach(await server.open_link(connection))
     bridge = await KernelBridge.bind(key=KEY, owner=None)
     kernel = await link.start_kernel("python3")

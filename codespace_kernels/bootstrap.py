@@ -1,13 +1,15 @@
 """Brings up the Jupyter server in a workspace and opens the link to it.
 
 The code that runs there (`remote/` and the common part of `link/`) is one zip whose path holds a digest of its content:
-it is uploaded when it is missing and never changes. Where the server runs already, one command is the whole way: it
-becomes the link's stream. Else the same zip holds a script that finds or starts a server and then becomes the stream.
+it is sent when it is missing and never changes. One command is the whole way. Where the server runs already, it becomes
+the link's stream at once; else a script in the zip finds or starts a server and becomes the stream then. What the link
+says first is sent along with the command, and waits there until somebody reads it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import hashlib
 import io
@@ -18,7 +20,7 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from codespace_kernels.errors import NoJupyterError, RemoteServerError, WaitTimeoutError
+from codespace_kernels.errors import NoJupyterError, RemoteServerError, WaitTimeoutError, WorkspaceConnectionError
 from codespace_kernels.plain_text import one_line
 from codespace_kernels.progress import ProgressEvent, silent
 
@@ -49,9 +51,28 @@ _MAIN = "from codespace_kernels.remote.bootstrap import main\n\nmain()\n"
 _ATTACH = """
 d="$HOME/{data}/{digest}"
 [ -r "$d/attach" ] && . "$d/attach"
-if [ -r "$d/bundle.zip" ]; then r=missing; else r=no_bundle; fi
-echo 'codespace-kernels: {{"result": "'$r'"}}'
+echo 'codespace-kernels: {{"result": "missing"}}'
 """
+
+_ENSURE = """
+d="$HOME/{data}/{digest}" b="$HOME/{data}/{digest}/bundle.zip" f={bootstrap}
+take() {{
+  umask 077
+  mkdir -p "$d" || return
+  t="$d/.bundle.$$"
+  echo 'codespace-kernels: {{"want": "bundle"}}'
+  head -c {incoming} | tail -c +{first} >"$t"
+  [ "$(wc -c <"$t")" -eq {size} ] && mv -f "$t" "$b" || {{ rm -f "$t"; false; }}
+}}
+if [ -r "$b" ]; then
+  [ -r "$d/attach" ] && . "$d/attach"
+elif ! take; then
+  echo 'codespace-kernels: {{"result": "no_bundle"}}'
+  exit
+fi
+exec sh -c "$f"
+"""
+"""`attach` never returns where it can be run: it becomes the link or, where nobody listens any more, runs `$f`."""
 
 _BOOTSTRAP = """
 try() {{
@@ -155,6 +176,7 @@ async def ensure_server(
     idle_timeout: float = 600.0,
     keep: float = 86400.0,
     timeout: float = 300.0,
+    greeting: bytes = b"",
 ) -> RemoteServer:
     """Find our Jupyter server in a workspace or start it.
 
@@ -166,6 +188,8 @@ async def ensure_server(
         idle_timeout: Seconds without kernel and client after which a server started now ends; 0 for never.
         keep: Seconds that it keeps the session of a client which is away.
         timeout: Seconds for everything.
+        greeting: What will be written first to the stream of the server's first `open_link`; sent beforehand, it saves
+            a round trip.
 
     Raises:
         NoJupyterError: There is none and none could be (or may be) installed; says what was found.
@@ -173,7 +197,9 @@ async def ensure_server(
         WorkspaceConnectionError: The connection was lost.
         WaitTimeoutError: Not up in time.
     """
-    return await _bounded(_ensure(connection, progress, install, folder, idle_timeout, keep, timeout), timeout)
+    return await _bounded(
+        _ensure(connection, progress, install, folder, idle_timeout, keep, timeout, greeting), timeout
+    )
 
 
 async def _ensure(
@@ -184,13 +210,15 @@ async def _ensure(
     idle_timeout: float,
     keep: float,
     timeout: float,
+    greeting: bytes,
 ) -> RemoteServer:
-    outcome, stream = await _attach(connection)
-    if stream is None:
+    arguments = ["ensure", "--folder", folder, "--idle-timeout", f"{idle_timeout:g}", "--keep", f"{keep:g}"]
+    arguments += ["--timeout", f"{min(60.0, timeout):g}", *(["--install"] if install else [])]
+    outcome, stream = await _run(connection, _ensure_script(arguments, len(greeting)), progress, greeting)
+    if stream is None and outcome["result"] in ("missing", "no_bundle"):
+        # A Python that was taken away, or a shell without the usual tools.
         if outcome["result"] == "no_bundle":
             await _upload(connection, progress)
-        arguments = ["ensure", "--folder", folder, "--idle-timeout", f"{idle_timeout:g}", "--keep", f"{keep:g}"]
-        arguments += ["--timeout", f"{min(60.0, timeout):g}", *(["--install"] if install else [])]
         outcome, stream = await _run_script(connection, arguments, progress)
     if stream is None:
         raise _failure(outcome)
@@ -240,7 +268,11 @@ async def _upload(connection: Connection, progress: Progress) -> None:
 async def _run_script(
     connection: Connection, arguments: list[str], progress: Progress
 ) -> tuple[dict[str, Any], Stream | None]:
-    return await _run(connection, f'b="$HOME/{make_bundle().path}"\n{python_script(arguments)}', progress)
+    return await _run(connection, _bundle_script(arguments), progress)
+
+
+def _bundle_script(arguments: list[str]) -> str:
+    return f'b="$HOME/{make_bundle().path}"\n{python_script(arguments)}'
 
 
 def python_script(arguments: list[str]) -> str:
@@ -252,16 +284,45 @@ def python_script(arguments: list[str]) -> str:
     return _BOOTSTRAP.format(arguments=" ".join(map(shlex.quote, arguments)))
 
 
-async def _run(connection: Connection, script: str, progress: Progress) -> tuple[dict[str, Any], Stream | None]:
+def _ensure_script(arguments: list[str], greeting: int) -> str:
+    """Give the script that becomes the link, whatever has to be done for it.
+
+    Args:
+        arguments: Of `remote.bootstrap`.
+        greeting: Bytes that come on its stdin before it is told anything; thrown away where the code comes behind them.
+    """
+    bundle = make_bundle()
+    return _ENSURE.format(
+        data=_DATA,
+        digest=bundle.digest,
+        size=len(bundle.data),
+        incoming=greeting + len(bundle.data),
+        first=greeting + 1,
+        bootstrap=shlex.quote(_bundle_script(arguments)),
+    )
+
+
+async def _run(
+    connection: Connection, script: str, progress: Progress, greeting: bytes = b""
+) -> tuple[dict[str, Any], Stream | None]:
     """Run a script that reports; give its result, and the stream where it became the link."""
     stream = await connection.open_command("sh -c " + shlex.quote(script.strip()))
     reader = _ReportReader(stream)
+    said, wanted = greeting, False
     try:
+        if greeting:
+            await _offer(stream, greeting)
         async for report in reader:
+            if report.get("want") == "bundle" and not wanted:
+                # It throws away what was said before.
+                said, wanted = b"", True
+                progress(ProgressEvent("server", "Copying the server extension into the workspace"))
+                await _offer(stream, make_bundle().data)
+                continue
             if "result" in report:
                 log.debug("workspace says %s", report["result"])
                 if report["result"] == "link":
-                    return report, _Resumed(stream, reader.rest)
+                    return report, _Resumed(stream, reader.rest, said)
                 break
             progress(ProgressEvent(str(report.get("stage")), one_line(str(report.get("message")), _MAX_MESSAGE)))
         else:
@@ -271,6 +332,12 @@ async def _run(connection: Connection, script: str, progress: Progress) -> tuple
         raise
     stream.close()
     return report, None
+
+
+async def _offer(stream: Stream, data: bytes) -> None:
+    """Write to a script that may have ended: what it said last tells why."""
+    with contextlib.suppress(WorkspaceConnectionError):
+        await stream.write(data)
 
 
 class _ReportReader:
@@ -322,11 +389,18 @@ def parse_report(line: bytes) -> dict[str, Any] | None:
 
 
 class _Resumed:
-    """A stream of which some bytes were read already."""
+    """A stream of which some bytes were read already, and some written.
 
-    def __init__(self, stream: Stream, first: bytes) -> None:
+    Args:
+        stream: It.
+        first: What was read.
+        said: What was written; it must be what is written first.
+    """
+
+    def __init__(self, stream: Stream, first: bytes, said: bytes) -> None:
         self._stream = stream
         self._first = first
+        self._said = said
 
     async def read(self, max_bytes: int = 262144) -> bytes:
         """Read, see `Stream.read`."""
@@ -337,7 +411,11 @@ class _Resumed:
 
     async def write(self, data: bytes) -> None:
         """Write, see `Stream.write`."""
-        await self._stream.write(data)
+        said, self._said = self._said, b""
+        if not data.startswith(said):
+            raise WorkspaceConnectionError("The workspace was told something else before.")
+        if len(data) > len(said):
+            await self._stream.write(data[len(said) :])
 
     def close(self) -> None:
         """Close, see `Stream.close`."""

@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 from codespace_kernels import __version__
 from codespace_kernels.bootstrap import RemoteServer, ensure_server, install_ipykernel
 from codespace_kernels.broker.state import links_folder, set_aside
-from codespace_kernels.errors import CodespaceKernelsError, NoSshServerError, RemoteServerError, WaitTimeoutError
+from codespace_kernels.errors import (
+    CodespaceKernelsError,
+    LinkError,
+    NoSshServerError,
+    RemoteServerError,
+    WaitTimeoutError,
+)
 from codespace_kernels.jupyter import KernelSpec, ServerClient, WebsocketKernel
 from codespace_kernels.link.client import LinkClient
 from codespace_kernels.link.durable import DurableSession
@@ -206,12 +212,19 @@ class LinkHost:
     @classmethod
     async def open(cls, connection: Connection, progress: Progress) -> LinkHost:
         """Find or start the server behind a connection and attach the link."""
-        server = await ensure_server(connection, progress)
         link = LinkClient(session=new_session(), **link_seconds())
+        server = None
         try:
-            await link.attach(await server.open_link(connection))
+            server = await ensure_server(connection, progress, greeting=link.greeting())
+            try:
+                await link.attach(await server.open_link(connection))
+            except (LinkError, WaitTimeoutError) as error:
+                # Something in the workspace's shell may have read what was said before the server was there.
+                log.info("not attached at once: %s", error)
+                await link.attach(await server.open_link(connection))
         except BaseException:
-            server.close()
+            if server is not None:
+                server.close()
             await link.close()
             raise
         return cls(connection, server, link)

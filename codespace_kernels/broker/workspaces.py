@@ -245,6 +245,7 @@ class WorkspaceSession:
     async def _running(self, provider: Provider, *, start: bool, timeout: float = START_TIMEOUT) -> Workspace:
         """Wait until the workspace runs, and note whether it was seen to start."""
         self._start_seen = False
+        provider.prepare(self.name)
         running = await provider.ensure_running(self.name, self._report, start=start, timeout=timeout)
         self.meter.learn(running, started=self._start_seen)
         return running

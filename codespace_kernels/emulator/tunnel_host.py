@@ -16,7 +16,7 @@ import socket
 import threading
 import uuid
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import paramiko
 from paramiko.common import (
@@ -44,6 +44,7 @@ _BANNER = "SSH-2.0-Microsoft.DevTunnels.Ssh_3.12"
 _KEX = ("ecdh-sha2-nistp384", "ecdh-sha2-nistp256", "diffie-hellman-group16-sha512", "diffie-hellman-group14-sha256")
 _CIPHERS = ("aes256-gcm@openssh.com", "aes256-ctr")
 _MACS = ("hmac-sha2-512-etm@openssh.com", "hmac-sha2-256-etm@openssh.com", "hmac-sha2-512", "hmac-sha2-256")
+_GUESSED = ("kex_algo_list", "server_key_algo_list")
 _WINDOW, _PACKET = 2**20, 2**15
 
 
@@ -100,6 +101,10 @@ class _Hooks(Protocol):
     """Methods of `paramiko.Transport` that are not public; the protocol needs them, paramiko 2 to 5 have them."""
 
     def _auth_trigger(self) -> None: ...
+    def _negotiate_keys(self, message: paramiko.Message) -> None: ...
+    def _really_parse_kex_init(self, message: paramiko.Message) -> dict[str, Any]: ...
+    def _get_latest_kex_init(self) -> dict[str, Any]: ...
+    def _expect_packet(self, *kinds: int) -> None: ...
     def _parse_channel_open(self, message: paramiko.Message) -> None: ...
 
 
@@ -142,6 +147,25 @@ class HostTransport(PumpedTransport):
         self._stream.free()
         self._host.forget(self)
         self._on_end()
+
+    def _negotiate_keys(self, message: paramiko.Message) -> None:
+        hooks = cast("_Hooks", super())
+        theirs = hooks._really_parse_kex_init(paramiko.Message(message.asbytes()))
+        hooks._negotiate_keys(message)
+        ours = hooks._get_latest_kex_init()
+        if theirs["kex_follows"] and any(theirs[kind][0] != ours[kind][0] for kind in _GUESSED):
+            self._drop_guess()
+
+    def _drop_guess(self) -> None:
+        """Ignore the first packet of the key exchange: the client guessed wrong (RFC 4253, section 7)."""
+        engine = cast("Any", self.kex_engine)
+        take = engine.parse_next
+
+        def drop(kind: int, _message: paramiko.Message) -> None:
+            engine.parse_next = take
+            cast("_Hooks", self)._expect_packet(kind)
+
+        engine.parse_next = drop
 
     def _auth_trigger(self) -> None:
         # Called by paramiko after it has sent the news of the successful authentication.

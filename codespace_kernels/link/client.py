@@ -155,6 +155,13 @@ class LinkClient:
         """Bytes that wait here: sent but not acknowledged, or not sent."""
         return self._session.kept_bytes + self._session.queued_bytes
 
+    def greeting(self) -> bytes:
+        """Give what `attach` will write first; of a session that was never attached, and only until it is."""
+        self._session.attach()
+        greeting = self._session.data_to_send(time.monotonic())
+        self._session.detach()
+        return greeting
+
     async def attach(self, stream: Stream, *, timeout: float = 20.0) -> None:
         """Carry the link over this stream from now on; an earlier one is closed.
 

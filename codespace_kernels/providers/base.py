@@ -237,6 +237,9 @@ class Provider(Protocol):
             full: Whether nothing that was built before is used again.
         """
 
+    def prepare(self, name: str) -> None:
+        """Hear that `connect` is about to be called for a workspace, if it runs: what needs no answer may begin."""
+
     async def connect(self, name: str, progress: Progress, *, api_down: bool = False) -> Connection:
         """Open a way to a running workspace, with credentials fetched for this connection.
 

@@ -7,7 +7,8 @@ import contextlib
 import dataclasses
 import logging
 import re
-from typing import TYPE_CHECKING, Self
+import time
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from codespace_kernels.errors import (
     NotFoundError,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from codespace_kernels.providers.choices import Choices
     from codespace_kernels.providers.codespace_jupyter import CodespaceJupyter
     from codespace_kernels.target import Account
+    from codespace_kernels.tunnel.preparation import Preparation
     from codespace_kernels.tunnel.properties import TunnelProperties
     from codespace_kernels.tunnel.tunnel import Tunnel
 
@@ -54,6 +56,9 @@ TRANSPORTS = ("auto", "tunnel", "gh")
 
 REBUILD_BEGIN_SECONDS = 15.0
 """For GitHub to show that a rebuild has begun; one that is over by then is not waited for."""
+
+FRESH_SECONDS = 10.0
+"""For which what GitHub has said of a running codespace, its tunnel's tokens too, is good for a connection to it."""
 
 _CODESPACE_NAME = re.compile(r"[A-Za-z0-9-]+")
 _MOST_NAMED = 10
@@ -76,6 +81,13 @@ class _Way:
     workspace: str
     notify_activity: Callable[[], Awaitable[None]]
     close: Callable[[], Awaitable[None]]
+
+
+class _Seen(NamedTuple):
+    """A codespace as GitHub showed it, with tokens; `at` is `time.monotonic()`."""
+
+    codespace: Codespace
+    at: float
 
 
 class CodespacesProvider:
@@ -106,6 +118,8 @@ class CodespacesProvider:
         self._ways: list[_Way] = []
         self._last_tunnels: dict[str, TunnelProperties] = {}
         self._jupyters: dict[str, CodespaceJupyter] = {}
+        self._seen: dict[str, _Seen] = {}
+        self._preparations: dict[str, Preparation] = {}
 
     @classmethod
     def for_account(cls, account: Account, env: Mapping[str, str], token: str | None, transport: str) -> Self:
@@ -168,7 +182,9 @@ class CodespacesProvider:
         self, name: str, progress: Progress, *, start: bool = True, timeout: float = 300.0
     ) -> Workspace:
         """Wait until the codespace can be connected to; see `Provider.ensure_running` and `ConnectableWait.run`."""
-        return workspace_of(await self._connectable(name, progress, start=start, timeout=timeout))
+        codespace = await self._connectable(name, progress, start=start, timeout=timeout)
+        self._seen[name] = _Seen(codespace, time.monotonic())
+        return workspace_of(codespace)
 
     async def stop(self, name: str) -> Workspace:
         """Stop a codespace; see `Provider.stop`."""
@@ -218,6 +234,21 @@ class CodespacesProvider:
 
     # Reaching.
 
+    def prepare(self, name: str) -> None:
+        """Begin what needs no answer of GitHub; see `Provider.prepare`."""
+        if self._transport != "gh":
+            if (earlier := self._preparations.pop(name, None)) is not None:
+                earlier.close()
+            self._preparations[name] = self._make_preparation(name)
+
+    def _make_preparation(self, name: str) -> Preparation:
+        from codespace_kernels.tunnel.preparation import Preparation
+
+        return Preparation(self._pin(name))
+
+    def _take_preparation(self, name: str) -> Preparation:
+        return self._preparations.pop(name, None) or self._make_preparation(name)
+
     async def connect(self, name: str, progress: Progress, *, api_down: bool = False) -> Connection:
         """Open a way to a running codespace; see `Provider.connect`. One that is stopped is not started.
 
@@ -241,19 +272,31 @@ class CodespacesProvider:
         """Connect with tokens that are fetched for it; fetched once more where they are refused."""
         from codespace_kernels.tunnel.errors import TunnelRefusedError
 
-        properties = await self._tunnel_properties(name, progress)
+        preparation = self._take_preparation(name)
         try:
-            return await self._connect_by_tunnel(properties, name, progress)
+            properties = self._just_fetched(name) or await self._tunnel_properties(name, progress)
+        except BaseException:
+            preparation.close()
+            raise
+        try:
+            return await self._connect_by_tunnel(properties, name, progress, preparation)
         except TunnelRefusedError as error:
             if not error.token_expired:
                 raise
         return await self._connect_by_tunnel(await self._tunnel_properties(name, progress), name, progress)
 
+    def _just_fetched(self, name: str) -> TunnelProperties | None:
+        """Give what `ensure_running` has fetched a moment ago, once: each connection has tokens of its own."""
+        seen = self._seen.pop(name, None)
+        if seen is None or time.monotonic() - seen.at > FRESH_SECONDS:
+            return None
+        return _properties_of(seen.codespace)
+
     async def _connect_as_before(self, name: str, progress: Progress) -> Connection:
         properties = self._last_tunnels.get(name)
         if properties is None:
             raise WorkspaceConnectionError(f"Without GitHub's API no way to codespace {name} is known.")
-        return await self._connect_by_tunnel(properties, name, progress)
+        return await self._connect_by_tunnel(properties, name, progress, self._take_preparation(name))
 
     async def jupyter_url(self, name: str, progress: Progress) -> JupyterUrl:
         """Give the codespace's own JupyterLab on a local port, one for all callers; see `Provider.jupyter_url`."""
@@ -287,6 +330,8 @@ class CodespacesProvider:
         ways, self._ways = self._ways, []
         for way in ways:
             await way.close()
+        while self._preparations:
+            self._preparations.popitem()[1].close()
         await self._client.close()
 
     async def _connectable(self, name: str, progress: Progress, *, start: bool, timeout: float = 300.0) -> Codespace:
@@ -296,17 +341,17 @@ class CodespacesProvider:
 
     async def _tunnel_properties(self, name: str, progress: Progress) -> TunnelProperties:
         """Fetch what leads to the tunnel; its tokens expire, so each connection has its own where that can be."""
-        from codespace_kernels.tunnel.properties import TunnelProperties
+        return _properties_of(await self._connectable(name, progress, start=False))
 
-        codespace = await self._connectable(name, progress, start=False)
-        assert codespace.tunnel is not None
-        return TunnelProperties(**dataclasses.asdict(codespace.tunnel))
-
-    async def _connect_by_tunnel(self, properties: TunnelProperties, name: str, progress: Progress) -> Connection:
+    async def _connect_by_tunnel(
+        self, properties: TunnelProperties, name: str, progress: Progress, preparation: Preparation | None = None
+    ) -> Connection:
         # SSH and gRPC take a while to import: only who connects pays.
         from codespace_kernels.tunnel.codespace import connect_codespace
 
-        connection = await connect_codespace(properties, name=self._pin(name), progress=progress)
+        connection = await connect_codespace(
+            properties, name=self._pin(name), progress=progress, preparation=preparation
+        )
         self._last_tunnels[name] = properties
         return self._kept(name, connection, lambda: connection.tunnel.services.notify_activity(["keepAlive"]))
 
@@ -350,6 +395,13 @@ class CodespacesProvider:
 
     def _pin(self, name: str) -> str:
         return pin_name(name, self._client.account)
+
+
+def _properties_of(codespace: Codespace) -> TunnelProperties:
+    from codespace_kernels.tunnel.properties import TunnelProperties
+
+    assert codespace.tunnel is not None
+    return TunnelProperties(**dataclasses.asdict(codespace.tunnel))
 
 
 def pin_name(name: str, account: Account) -> str:

@@ -161,7 +161,8 @@ def _become_link(state: Dict[str, Any], offers: List[Dict[str, str]]) -> None:
     greeting = {"pid": state["pid"], "versions": state["versions"]}
     later = [sys.executable, "-I", "-S", splice, state["socket"], report.line(result="link", **greeting)]
     attach = os.path.join(os.path.dirname(splice), "attach")
-    places.write_private(attach, "exec %s\n" % " ".join(map(shlex.quote, later)))
+    # `f`, where the client has set it, is what to run where nobody listens any more.
+    places.write_private(attach, 'exec %s ${f:+"$f"}\n' % " ".join(map(shlex.quote, later)))
     sys.stdout.flush()
     now = [*later[:-1], report.line(result="link", offers=offers, **greeting)]
     os.execv(sys.executable, now)  # noqa: S606  (the splice takes this process's place: it has its stdin and stdout)

@@ -47,7 +47,16 @@ class ChildProcess:
         self._replaced = replaced
         self._process: Optional[subprocess.Popen[bytes]] = None
         self._writer: Optional[asyncio.StreamWriter] = None
+        self._begun: Optional[socket.socket] = None
         self._closing = False
+
+    def begin(self) -> None:
+        """Start the first child, which gets ready while the server does; `run` goes on with it.
+
+        Raises:
+            OSError: It cannot be started.
+        """
+        self._begun = self._start()
 
     @property
     def pid(self) -> Optional[int]:
@@ -76,13 +85,15 @@ class ChildProcess:
     def close(self) -> None:
         """End the child: it goes when its socket pair is closed."""
         self._closing = True
+        if self._begun is not None:
+            self._begun.close()
         if self._writer is not None:
             self._writer.close()
 
     async def _run_once(self) -> None:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            process = self._process = self._spawn(theirs)
+        ours, self._begun = self._begun or self._start(), None
+        process = self._process
+        assert process is not None
         reader, self._writer = await asyncio.open_connection(sock=ours)
         try:
             # A child that dies while something is written to it ends the stream with an error.
@@ -93,6 +104,12 @@ class ChildProcess:
             self._writer = self._process = None
             # Already ended or about to: its socket pair is closed.
             await asyncio.get_event_loop().run_in_executor(None, _reap, process)
+
+    def _start(self) -> socket.socket:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = self._spawn(theirs)
+        return ours
 
     def _spawn(self, pair: socket.socket) -> subprocess.Popen[bytes]:
         inherited = os.environ.get("PYTHONPATH", "")

@@ -27,6 +27,9 @@ def _jupyter_server_extension_points() -> List[Dict[str, Any]]:
 
 def _load_jupyter_server_extension(serverapp: Any) -> None:
     extension = Extension(serverapp)
+    with contextlib.suppress(OSError):
+        # Tried again when the server runs, which ends if it cannot be had.
+        extension.begin()
     serverapp.io_loop.add_callback(extension.run)
 
 
@@ -51,6 +54,20 @@ class Extension:
         self._commands = ServerCommands(kernels, self._write, self._server_info, self._stop)
         self._child: Optional[ChildProcess] = None
 
+    def begin(self) -> None:
+        """Start the child while the server still loads other extensions; nobody is told of it yet.
+
+        Raises:
+            OSError: It cannot be started.
+        """
+        listener = _listen(self._socket_path)
+        atexit.register(self._clean_up)
+        import_path, keep = self._options["import_path"], float(self._options["keep"])
+        folder = self._options["runtime"]
+        child = ChildProcess(listener, import_path, keep, folder, self._received, self._child_replaced)
+        child.begin()
+        self._child = child
+
     async def run(self) -> None:
         """Serve until the server ends; without us it would be of no use, so it ends if we cannot."""
         try:
@@ -60,15 +77,13 @@ class Extension:
             self._stop()
 
     async def _run(self) -> None:
-        listener = _listen(self._socket_path)
-        atexit.register(self._clean_up)
-        import_path, keep = self._options["import_path"], float(self._options["keep"])
-        folder = self._options["runtime"]
-        child = self._child = ChildProcess(listener, import_path, keep, folder, self._received, self._child_replaced)
+        if self._child is None:
+            self.begin()
+        assert self._child is not None
         self._write_state()
         watching = asyncio.ensure_future(self._watch())
         try:
-            await child.run()
+            await self._child.run()
         finally:
             watching.cancel()
 

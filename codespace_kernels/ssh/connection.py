@@ -13,7 +13,8 @@ from codespace_kernels.connection import CompletedCommand
 from codespace_kernels.errors import SshError, WaitTimeoutError, WorkspaceConnectionError
 from codespace_kernels.ssh.forward import Forwarder
 from codespace_kernels.ssh.keepalive import KeepaliveOptions, watch
-from codespace_kernels.ssh.session import SshSession
+from codespace_kernels.ssh.login import log_in
+from codespace_kernels.ssh.session import ChannelRefusedError, Opening, SshSession
 from codespace_kernels.ssh.stream import ChannelStream
 from codespace_kernels.ssh.threads import call_in_loop, run_blocking
 from codespace_kernels.ssh.upload import upload_command
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Awaitable, Callable
 
+    from codespace_kernels.ssh.channel import ClientChannel
     from codespace_kernels.ssh.wire import Wire
 
 logger = logging.getLogger(__name__)
@@ -42,6 +44,7 @@ class SshConnection:
     def __init__(
         self,
         session: SshSession,
+        first: Opening | None,
         *,
         description: str,
         keepalive: KeepaliveOptions,
@@ -49,6 +52,7 @@ class SshConnection:
     ) -> None:
         loop = asyncio.get_running_loop()
         self._session = session
+        self._first = first
         self._description = description
         self._release = release
         self._closed: asyncio.Future[str] = loop.create_future()
@@ -92,17 +96,62 @@ class SshConnection:
             HostKeyError: From `check_host_key`.
             WaitTimeoutError: Not done in time.
         """
+        session = await cls.negotiate(wire, timeout)
+        return await cls.log_in(
+            session,
+            username=username,
+            key=key,
+            check_host_key=check_host_key,
+            description=description,
+            keepalive=keepalive,
+            release=release,
+            timeout=timeout,
+        )
+
+    @staticmethod
+    async def negotiate(wire: Wire, timeout: float = 30.0) -> SshSession:
+        """Exchange keys, the first half of `connect`: nothing is sent that tells who we are, and nothing is trusted.
+
+        Raises:
+            SshError: No SSH server answered.
+            WaitTimeoutError: Not done in time.
+        """
         session = SshSession(wire)
         try:
-            await run_blocking(
-                "the SSH handshake", timeout, _handshake, session, username, key, check_host_key, timeout
-            )
+            await run_blocking("the SSH handshake", timeout, _exchange_keys, session, timeout)
         except BaseException:
             session.close()
             wire.close()
             raise
+        return session
+
+    @classmethod
+    async def log_in(
+        cls,
+        session: SshSession,
+        *,
+        username: str,
+        key: paramiko.PKey,
+        check_host_key: Callable[[paramiko.PKey], None],
+        description: str,
+        keepalive: KeepaliveOptions = KeepaliveOptions(),  # noqa: B008  (frozen)
+        release: Callable[[], Awaitable[None]] | None = None,
+        timeout: float = 30.0,
+    ) -> SshConnection:
+        """Check the host key and authenticate, the second half of `connect`, whose other arguments and errors it has.
+
+        `session` is from `negotiate`; it is owned from now on, also when this fails.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            first = await run_blocking(
+                "the SSH login", timeout, _authenticate, session, username, key, check_host_key, timeout, loop
+            )
+        except BaseException:
+            session.close()
+            raise
         logger.info("connected: %s, %s", description, session.remote_version)
-        return cls(session, description=description, keepalive=keepalive, release=release)
+        return cls(session, first, description=description, keepalive=keepalive, release=release)
 
     @property
     def description(self) -> str:
@@ -153,7 +202,7 @@ class SshConnection:
         timeout: float = 30.0,
     ) -> ChannelStream:
         """Start a command or shell for a person; see `Connection.open_session`."""
-        channel = await self._session.open("session", what="an SSH session channel", timeout=timeout)
+        channel = await self._session_channel(timeout)
         self._had_command = True
         stream = ChannelStream(channel, on_stderr)
         if size is not None:
@@ -171,13 +220,22 @@ class SshConnection:
             WorkspaceConnectionError: The connection was lost or the channel was refused.
             WaitTimeoutError: No channel in time.
         """
-        channel = await self._session.open("session", what="an SSH session channel", timeout=timeout)
+        channel = await self._session_channel(timeout)
         stream = ChannelStream(channel, _log_stderr)
         channel.request_subsystem(name)
         return stream
 
+    async def _session_channel(self, timeout: float) -> ClientChannel:
+        """Give the channel that was asked for along with the login, or a new one."""
+        what = "an SSH session channel"
+        first, self._first = self._first, None
+        if first is not None:
+            with contextlib.suppress(ChannelRefusedError):
+                return await self._session.opened(first, what=what, timeout=timeout)
+        return await self._session.open("session", what=what, timeout=timeout)
+
     async def _start(self, command: str, on_stderr: Callable[[bytes], None], timeout: float) -> ChannelStream:
-        channel = await self._session.open("session", what="an SSH session channel", timeout=timeout)
+        channel = await self._session_channel(timeout)
         self._had_command = True
         stream = ChannelStream(channel, on_stderr)
         channel.request_exec(command)
@@ -245,26 +303,47 @@ class SshConnection:
         await asyncio.shield(self._closing)
 
 
-def _handshake(
+def _exchange_keys(session: SshSession, timeout: float) -> None:
+    """Bring a session up to where the host key is known; blocks."""
+    session.banner_timeout = session.handshake_timeout = timeout
+    try:
+        session.start_client(timeout=timeout)
+    except (paramiko.SSHException, EOFError, OSError) as error:
+        raise _failed(session, error) from error
+
+
+def _authenticate(
     session: SshSession,
     username: str,
     key: paramiko.PKey,
     check_host_key: Callable[[paramiko.PKey], None],
     timeout: float,
-) -> None:
-    """Bring a session up to where channels can be opened; blocks."""
-    session.banner_timeout = session.handshake_timeout = session.auth_timeout = timeout
+    loop: asyncio.AbstractEventLoop,
+) -> Opening:
+    """Bring a session up to where channels can be opened, and ask for the first one; blocks."""
+    asked: list[Opening] = []
+
+    def ask() -> None:
+        # Of a session that ended the login tells why.
+        with contextlib.suppress(WorkspaceConnectionError):
+            asked.append(session.ask(loop, "session"))
+
     try:
-        session.start_client(timeout=timeout)
         check_host_key(session.get_remote_server_key())
-        session.auth_publickey(username, key)
+        log_in(session, username, key, timeout, behind=ask)
     except paramiko.AuthenticationException as error:
         raise SshError(
             f"The SSH server in the workspace does not accept our key for user {username} ({error})."
         ) from None
     except (paramiko.SSHException, EOFError, OSError) as error:
-        reason = str(error) or session.end_reason()
-        raise SshError(f"The SSH handshake with the workspace failed: {reason}.") from error
+        raise _failed(session, error) from error
+    if not asked:
+        raise session.lost_error()
+    return asked[0]
+
+
+def _failed(session: SshSession, error: Exception) -> SshError:
+    return SshError(f"The SSH handshake with the workspace failed: {str(error) or session.end_reason()}.")
 
 
 async def _feed(stream: ChannelStream, data: bytes) -> None:

@@ -9,7 +9,7 @@ import asyncio
 import collections
 import logging
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import paramiko
 from paramiko.common import (
@@ -51,6 +51,18 @@ class ChannelRefusedError(SshError):
     def __init__(self, text: str, code: int = 0) -> None:
         super().__init__(text)
         self.code = code
+
+
+class Opening(NamedTuple):
+    """A channel that was asked for; `SshSession.opened` waits for it.
+
+    Attributes:
+        number: Ours.
+        future: On the loop of whoever will wait.
+    """
+
+    number: int
+    future: asyncio.Future[ClientChannel]
 
 
 if TYPE_CHECKING:
@@ -185,18 +197,35 @@ class SshSession(_Transport):
             WorkspaceConnectionError: The session ended.
             WaitTimeoutError: No answer in time.
         """
-        loop = asyncio.get_running_loop()
+        return await self.opened(self.ask(asyncio.get_running_loop(), kind, *fields), what=what, timeout=timeout)
+
+    def ask(self, loop: asyncio.AbstractEventLoop, kind: str, *fields: str | int) -> Opening:
+        """Ask for a channel without waiting for the answer; from any thread.
+
+        Args:
+            loop: Of whoever will wait for it by `opened`; nobody has to.
+            kind: As for `open`.
+            fields: As for `open`.
+
+        Raises:
+            WorkspaceConnectionError: The session ended.
+        """
         future: asyncio.Future[ClientChannel] = loop.create_future()
+        future.add_done_callback(_note_exception)
         number = self._begin_open(kind, fields, lambda result: call_in_loop(loop, _settle, future, result))
+        return Opening(number, future)
+
+    async def opened(self, opening: Opening, *, what: str, timeout: float) -> ClientChannel:
+        """Wait for a channel that was asked for; raises what `open` raises."""
         try:
             async with asyncio.timeout(timeout):
-                return await future
+                return await opening.future
         except ChannelRefusedError as error:
             raise ChannelRefusedError(f"{what} was refused: {error}", error.code) from None
         except TimeoutError:
             raise WaitTimeoutError.after(what, timeout) from None
         finally:
-            self._abandon(number, future)
+            self._abandon(*opening)
 
     def _begin_open(
         self, kind: str, fields: tuple[str | int, ...], opened: Callable[[ClientChannel | Exception], None]
@@ -345,11 +374,20 @@ class SshSession(_Transport):
             replied(None)
         for callback in on_end:
             callback()
+        # paramiko wakes whoever waits for the login only where it was not us who closed the session.
+        if self.auth_handler is not None:
+            self.auth_handler.abort()
 
 
 def _close_unwanted(result: ClientChannel | Exception) -> None:
     if isinstance(result, ClientChannel):
         result.close()
+
+
+def _note_exception(future: asyncio.Future[ClientChannel]) -> None:
+    """Look at the outcome of a channel that nobody may wait for."""
+    if not future.cancelled():
+        future.exception()
 
 
 def _settle(future: asyncio.Future[Any], result: object) -> None:

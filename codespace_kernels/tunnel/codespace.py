@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 from typing import TYPE_CHECKING
 
+from codespace_kernels.errors import SshError, WaitTimeoutError
 from codespace_kernels.progress import ProgressEvent
 from codespace_kernels.ssh.connection import SshConnection
+from codespace_kernels.ssh.guess import FirstChoices
 from codespace_kernels.ssh.hostkeys import HostKeyPins
 from codespace_kernels.ssh.keepalive import KeepaliveOptions
 from codespace_kernels.ssh.keys import load_or_create_user_key
 from codespace_kernels.ssh.threads import call_in_loop, run_blocking
+from codespace_kernels.tunnel.preparation import Preparation
 from codespace_kernels.tunnel.tunnel import Tunnel, open_tunnel
+from codespace_kernels.tunnel.ways import KnownWay, save_way
 
 if TYPE_CHECKING:
     import os
@@ -22,8 +28,11 @@ if TYPE_CHECKING:
     from codespace_kernels.connection import CompletedCommand, Session, Stream
     from codespace_kernels.progress import Progress
     from codespace_kernels.ssh.keys import UserKey
+    from codespace_kernels.ssh.session import SshSession
     from codespace_kernels.tunnel.properties import TunnelProperties
     from codespace_kernels.tunnel.services import SshServer
+
+logger = logging.getLogger(__name__)
 
 _KEY_SECONDS = 15.0
 _SSH_SECONDS = 30.0
@@ -95,6 +104,7 @@ async def connect_codespace(
     name: str,
     progress: Progress,
     keepalive: KeepaliveOptions = KeepaliveOptions(),  # noqa: B008  (frozen)
+    preparation: Preparation | None = None,
 ) -> CodespaceConnection:
     """Open the tunnel of a running codespace, have its SSH server started, and log in with the user's own key.
 
@@ -103,6 +113,7 @@ async def connect_codespace(
         name: The codespace, uniquely among all accounts and hosts; its host key is pinned under this name.
         progress: Told of each step.
         keepalive: When a silent peer is given up.
+        preparation: For the codespace of this name, begun beforehand; closed in any case.
 
     Raises:
         TunnelError: The tunnel cannot be opened, or its services fail.
@@ -111,8 +122,14 @@ async def connect_codespace(
         SshError: SSH failed, or the user's key cannot be used.
         WaitTimeoutError: A step took too long.
     """
-    key = await run_blocking("the SSH key", _KEY_SECONDS, load_or_create_user_key)
-    tunnel = await open_tunnel(properties, progress, keepalive=keepalive)
+    preparation = preparation or Preparation(name)
+    try:
+        key = await run_blocking("the SSH key", _KEY_SECONDS, load_or_create_user_key)
+        known = await preparation.way()
+    except BaseException:
+        preparation.close()
+        raise
+    tunnel = await open_tunnel(properties, progress, keepalive=keepalive, preparation=preparation)
     try:
         loop = asyncio.get_running_loop()
         pins = HostKeyPins(
@@ -120,10 +137,12 @@ async def connect_codespace(
             verified_tunnel=tunnel.verified,
             notify=lambda notice: call_in_loop(loop, progress, ProgressEvent("ssh", notice)),
         )
-        return CodespaceConnection(tunnel, await log_in(tunnel, key, pins.check, progress, keepalive=keepalive))
+        ssh, server = await _log_in(tunnel, key, pins.check, progress, keepalive, known.ssh_port if known else 0)
     except BaseException:
         await tunnel.close()
         raise
+    await _remember(name, known, properties, tunnel, server)
+    return CodespaceConnection(tunnel, ssh)
 
 
 async def log_in(
@@ -146,19 +165,76 @@ async def log_in(
     Raises:
         NoSshServerError, HostKeyError, SshError, WaitTimeoutError: As `connect_codespace`.
     """
+    return (await _log_in(tunnel, key, check_host_key, progress, keepalive, 0))[0]
+
+
+async def _log_in(
+    tunnel: Tunnel,
+    key: UserKey,
+    check_host_key: Callable[[paramiko.PKey], None],
+    progress: Progress,
+    keepalive: KeepaliveOptions,
+    likely_port: int,
+) -> tuple[SshConnection, SshServer]:
     progress(ProgressEvent("ssh", "Starting the codespace's SSH server"))
-    server = await _start_ssh_server(tunnel, key)
-    progress(ProgressEvent("ssh", f"Logging in as {server.user}"))
-    return await SshConnection.connect(
-        await tunnel.open_port(server.port),
-        username=server.user,
-        key=key.private,
-        check_host_key=check_host_key,
-        description=f"dev tunnel + SSH as {server.user}",
-        keepalive=keepalive,
-        release=tunnel.close,
-        timeout=_SSH_SECONDS,
+    # Keys are exchanged with what listens at the port of the last time, while the codespace is asked which one it is.
+    early = asyncio.create_task(_negotiate(tunnel, likely_port)) if tunnel.has_port(likely_port) else None
+
+    async def enter(session: SshSession) -> SshConnection:
+        return await SshConnection.log_in(
+            session,
+            username=server.user,
+            key=key.private,
+            check_host_key=check_host_key,
+            description=f"dev tunnel + SSH as {server.user}",
+            keepalive=keepalive,
+            release=tunnel.close,
+            timeout=_SSH_SECONDS,
+        )
+
+    try:
+        server = await _start_ssh_server(tunnel, key)
+        progress(ProgressEvent("ssh", f"Logging in as {server.user}"))
+        if early is not None and server.port == likely_port:
+            try:
+                return await enter(await asyncio.shield(early)), server
+            except (SshError, WaitTimeoutError) as error:
+                # The server had not been started yet, or was started anew.
+                logger.info("not by what listened before it was started: %s", error)
+    except BaseException:
+        _drop(early)
+        raise
+    _drop(early)
+    return await enter(await _negotiate(tunnel, server.port)), server
+
+
+async def _negotiate(tunnel: Tunnel, port: int) -> SshSession:
+    return await SshConnection.negotiate(await tunnel.open_port(port), _SSH_SECONDS)
+
+
+def _drop(early: asyncio.Task[SshSession] | None) -> None:
+    """Give up a session that is not wanted, now or when it is there."""
+    if early is not None:
+        early.cancel()
+        early.add_done_callback(_close_session)
+
+
+def _close_session(task: asyncio.Task[SshSession]) -> None:
+    if not task.cancelled() and task.exception() is None:
+        task.result().close()
+
+
+async def _remember(
+    name: str, known: KnownWay | None, properties: TunnelProperties, tunnel: Tunnel, server: SshServer
+) -> None:
+    """Keep what was found on the way for the next connection."""
+    choices = tunnel.first_choices or FirstChoices("", "")
+    way = KnownWay(
+        properties.service_uri, properties.tunnel_id, properties.cluster_id, tunnel.relay_uri, server.port, *choices
     )
+    if way != known:
+        with contextlib.suppress(WaitTimeoutError):
+            await run_blocking("the way to the codespace to be kept", _KEY_SECONDS, save_way, name, way)
 
 
 async def _start_ssh_server(tunnel: Tunnel, key: UserKey) -> SshServer:

@@ -65,11 +65,26 @@ class TunnelEndpoint:
                 "Try again in a moment."
             )
         uri = endpoints[0].get("clientRelayUri") or ""
-        if len(endpoints) > 1 or not uri.startswith(("ws://", "wss://")):
-            raise TunnelError("The codespace's dev tunnel gives no single relay address. Restart the codespace.")
-        _must_be_encrypted(uri, "relay")
+        if len(endpoints) > 1:
+            raise _no_single_relay()
+        check_relay_address(uri)
         keys = tuple(map(str, endpoints[0].get("hostPublicKeys") or ()))
         return cls(uri, keys, frozenset(int(port["portNumber"]) for port in data.get("ports") or []))
+
+
+def check_relay_address(uri: str) -> None:
+    """Check where the tunnel's token would be sent.
+
+    Raises:
+        TunnelError: It is no address of a websocket, or the token would be readable on the way.
+    """
+    if not uri.startswith(("ws://", "wss://")):
+        raise _no_single_relay()
+    _must_be_encrypted(uri, "relay")
+
+
+def _no_single_relay() -> TunnelError:
+    return TunnelError("The codespace's dev tunnel gives no single relay address. Restart the codespace.")
 
 
 def _must_be_encrypted(uri: str, what: str) -> None:

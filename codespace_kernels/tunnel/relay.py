@@ -136,7 +136,26 @@ class RelayWire(Wire):
         self._lower.close()
 
 
-def open_relay(uri: str, token: str, context: ssl.SSLContext, timeout: float) -> RelayWire:
+def connect_relay(uri: str, context: ssl.SSLContext, timeout: float) -> socket.socket:
+    """Open TCP and TLS to the relay, which tells nobody who we are. Blocks.
+
+    Args:
+        uri: The endpoint's `clientRelayUri`.
+        context: TLS settings.
+        timeout: Seconds for each of the two.
+
+    Raises:
+        TunnelError: It cannot be reached.
+    """
+    try:
+        return _connect(parse_uri(uri), context, timeout)
+    except (OSError, ValueError, http.client.HTTPException, WebSocketException) as error:
+        raise TunnelError(f"The dev tunnel's relay cannot be reached: {error}. Check your network and proxy.") from None
+
+
+def open_relay(
+    uri: str, token: str, context: ssl.SSLContext, timeout: float, sock: socket.socket | None = None
+) -> RelayWire:
     """Open the websocket. Blocks.
 
     Args:
@@ -144,20 +163,17 @@ def open_relay(uri: str, token: str, context: ssl.SSLContext, timeout: float) ->
         token: The tunnel's connect token.
         context: TLS settings.
         timeout: Seconds for the whole.
+        sock: From `connect_relay` with the same address; owned from now on. One is made where there is none.
 
     Raises:
         TunnelRefusedError: The relay refused; `token_expired` and `may_retry` tell what may help.
         TunnelError: It cannot be reached.
     """
     deadline = time.monotonic() + timeout
+    sock = sock or connect_relay(uri, context, timeout)
     try:
-        address = parse_uri(uri)
-        sock = _connect(address, context, timeout)
-    except (OSError, ValueError, http.client.HTTPException, WebSocketException) as error:
-        raise TunnelError(f"The dev tunnel's relay cannot be reached: {error}. Check your network and proxy.") from None
-    try:
-        return _upgrade(sock, address, token, deadline)
-    except (OSError, EOFError, WebSocketException) as error:
+        return _upgrade(sock, parse_uri(uri), token, deadline)
+    except (OSError, EOFError, ValueError, WebSocketException) as error:
         sock.close()
         raise _refusal(error) from None
     except BaseException:

@@ -10,7 +10,7 @@ import paramiko
 from paramiko.common import cMSG_REQUEST_FAILURE, cMSG_REQUEST_SUCCESS
 
 from codespace_kernels.errors import TunnelError, WaitTimeoutError
-from codespace_kernels.ssh.session import SshSession
+from codespace_kernels.ssh.guess import FirstChoices, GuessedKeyExchange
 from codespace_kernels.ssh.threads import call_in_loop
 
 if TYPE_CHECKING:
@@ -27,20 +27,24 @@ _ADDRESS = "127.0.0.1"
 _WINDOW = 8 * 1024 * 1024
 
 
-class TunnelSession(SshSession):
+class TunnelSession(GuessedKeyExchange):
     """An SSH session with a tunnel's host, protocol version 1.
 
     The host announces each port by a `tcpip-forward` request, the wrong way round for SSH: paramiko's client refuses
     those, and a host forgets a port whose announcement was refused. The client then opens `forwarded-tcpip` channels.
 
     Made on the event loop that uses it.
+
+    Args:
+        wire: As `SshSession` has it.
+        guess: What the host is expected to name first; see `GuessedKeyExchange`.
     """
 
     # Hosts offer aes256 only.
     _preferred_ciphers: tuple[str, ...] = ("aes256-gcm@openssh.com", "aes128-gcm@openssh.com", "aes256-ctr")
 
-    def __init__(self, wire: Wire) -> None:
-        super().__init__(wire, window=_WINDOW)
+    def __init__(self, wire: Wire, guess: FirstChoices | None = None) -> None:
+        super().__init__(wire, guess, window=_WINDOW)
         self._loop = asyncio.get_running_loop()
         self._ports: set[int] = set()
         self._port_waiters: dict[int, asyncio.Future[None]] = {}

@@ -8,31 +8,38 @@ import contextlib
 import logging
 from typing import TYPE_CHECKING
 
-import httpx
 import paramiko
 
 from codespace_kernels import codespace_rpc as rpc
-from codespace_kernels.errors import HostKeyError, TunnelError
+from codespace_kernels.errors import HostKeyError, TunnelError, WaitTimeoutError
 from codespace_kernels.progress import ProgressEvent
 from codespace_kernels.ssh.forward import Forwarder
+from codespace_kernels.ssh.guess import FirstChoices
 from codespace_kernels.ssh.keepalive import KeepaliveOptions, watch
+from codespace_kernels.ssh.login import log_in
 from codespace_kernels.ssh.stream import ChannelStream
 from codespace_kernels.ssh.threads import call_in_loop, run_blocking
 from codespace_kernels.ssh.wire import ChannelWire
+from codespace_kernels.tunnel.errors import TunnelRefusedError
 from codespace_kernels.tunnel.management import (
     INTERNAL_PORT_LABEL,
     USER_PORT_LABEL,
     TunnelEndpoint,
     TunnelManagement,
 )
+from codespace_kernels.tunnel.preparation import Preparation
 from codespace_kernels.tunnel.relay import RelayWire, open_relay
 from codespace_kernels.tunnel.services import CodespaceServices
 from codespace_kernels.tunnel.session import USER, TunnelSession
 
 if TYPE_CHECKING:
+    import socket
+    import ssl
+
     from codespace_kernels.progress import Progress
     from codespace_kernels.ssh.channel import ClientChannel
     from codespace_kernels.tunnel.properties import TunnelProperties
+    from codespace_kernels.tunnel.ways import KnownWay
 
 logger = logging.getLogger(__name__)
 
@@ -45,12 +52,18 @@ _SERVICES_SECONDS = 5.0
 _END_SECONDS = 3.0
 
 
+class _NotMetError(TunnelError):
+    """The relay was reached, and no SSH session with the host behind it came of that."""
+
+
 class Tunnel:
     """An open tunnel to a codespace. Made by `open_tunnel`.
 
     Attributes:
         services: The codespace's gRPC services.
         verified: Whether the host's key was one that the management API publishes; false where it publishes none.
+        relay_uri: Address of the relay.
+        first_choices: What the host named first when keys were exchanged.
     """
 
     def __init__(
@@ -62,6 +75,8 @@ class Tunnel:
     ) -> None:
         loop = asyncio.get_running_loop()
         self.verified = bool(endpoint.host_public_keys)
+        self.relay_uri = endpoint.relay_uri
+        self.first_choices = session.first_choices
         self.services = CodespaceServices(self._open_services)
         self._session = session
         self._management = management
@@ -84,6 +99,10 @@ class Tunnel:
     def offered_ports(self) -> frozenset[int]:
         """The ports that the host has announced to this session."""
         return self._session.ports
+
+    def has_port(self, port: int) -> bool:
+        """Tell whether the tunnel had a port when it was opened, or has been given it since."""
+        return port in self._known_ports or port in self._session.ports
 
     async def open_port(self, port: int, *, timeout: float = PORT_SECONDS) -> ChannelWire:
         """Connect to a port of the codespace's loopback interface; the result is a wire for an SSH session.
@@ -179,6 +198,7 @@ async def open_tunnel(
     progress: Progress,
     *,
     keepalive: KeepaliveOptions = KeepaliveOptions(),  # noqa: B008  (frozen)
+    preparation: Preparation | None = None,
 ) -> Tunnel:
     """Open a codespace's dev tunnel.
 
@@ -186,6 +206,7 @@ async def open_tunnel(
         properties: Fetched for this connection: its tokens expire.
         progress: Told of the step.
         keepalive: When a silent host is given up.
+        preparation: What was begun beforehand; closed in any case.
 
     Raises:
         TunnelError: The tunnel has no host, or cannot be reached; `TunnelRefusedError` where the service refuses.
@@ -193,44 +214,126 @@ async def open_tunnel(
         WaitTimeoutError: A step took too long.
     """
     progress(ProgressEvent("tunnel", "Opening the dev tunnel"))
-    # Reads certificate files: tens of milliseconds. One for both, so that both trust the same authorities.
-    context = await run_blocking("TLS settings", 10.0, httpx.create_ssl_context)
-    management = TunnelManagement(properties, context)
+    preparation = preparation or Preparation()
     try:
-        endpoint = await management.get_endpoint()
-        wire = await run_blocking(
-            "the dev tunnel's relay",
-            _RELAY_SECONDS + 1,
-            open_relay,
-            endpoint.relay_uri,
-            properties.connect_access_token,
-            context,
-            _RELAY_SECONDS,
-            discard=RelayWire.close,
-        )
-        session = await _negotiate(TunnelSession(wire), management, endpoint)
-    except BaseException:
-        await management.close()
-        raise
+        context = await preparation.context()
+        management = TunnelManagement(properties, context)
+        try:
+            session, endpoint = await _reach(properties, management, context, preparation)
+            try:
+                # Nothing but the login has passed, which has no secret: the token is the relay's.
+                await _check_host_key(session.get_remote_server_key(), management, endpoint)
+            except BaseException:
+                session.close()
+                raise
+        except BaseException:
+            await management.close()
+            raise
+    finally:
+        preparation.close()
     return Tunnel(session, management, endpoint, keepalive)
 
 
-async def _negotiate(session: TunnelSession, management: TunnelManagement, endpoint: TunnelEndpoint) -> TunnelSession:
+async def _reach(
+    properties: TunnelProperties, management: TunnelManagement, context: ssl.SSLContext, preparation: Preparation
+) -> tuple[TunnelSession, TunnelEndpoint]:
+    """Log in to the tunnel's host: where it was last, while the service is asked where it is now and which key it has.
+
+    What the service says counts: a session by another relay than it names is dropped, whatever came of it.
+    """
+    token = properties.connect_access_token
+    way = await preparation.way()
+    early: asyncio.Task[TunnelSession] | None = None
+    if way is not None and way.leads_to(properties):
+        early = asyncio.create_task(_meet_early(way, token, context, preparation))
     try:
-        session.banner_timeout = session.handshake_timeout = session.auth_timeout = _HANDSHAKE_SECONDS
+        endpoint = await management.get_endpoint()
+        if early is not None and way is not None and way.relay_uri == endpoint.relay_uri:
+            try:
+                return await asyncio.shield(early), endpoint
+            except TunnelRefusedError:
+                # Who was asked, and for what, was right.
+                raise
+            except (TunnelError, WaitTimeoutError) as error:
+                logger.info("not by the way that is known: %s", error)
+    except BaseException:
+        _drop(early)
+        raise
+    _drop(early)
+    try:
+        return await _meet(endpoint.relay_uri, token, context), endpoint
+    except _NotMetError as error:
+        # A host that does not take what comes early, or one that was just going.
+        logger.info("tried again, step by step: %s", error)
+        return await _meet(endpoint.relay_uri, token, context, patient=True), endpoint
+
+
+def _drop(early: asyncio.Task[TunnelSession] | None) -> None:
+    """Give up a session that is not wanted, now or when it is there."""
+    if early is not None:
+        early.cancel()
+        early.add_done_callback(_close_session)
+
+
+def _close_session(task: asyncio.Task[TunnelSession]) -> None:
+    if not task.cancelled() and task.exception() is None:
+        task.result().close()
+
+
+async def _meet_early(way: KnownWay, token: str, context: ssl.SSLContext, preparation: Preparation) -> TunnelSession:
+    sock = await preparation.take_socket()
+    return await _meet(way.relay_uri, token, context, sock, FirstChoices(way.kex, way.host_key))
+
+
+async def _meet(
+    relay_uri: str,
+    token: str,
+    context: ssl.SSLContext,
+    sock: socket.socket | None = None,
+    guess: FirstChoices | None = None,
+    *,
+    patient: bool = False,
+) -> TunnelSession:
+    """Open the relay's websocket, exchange keys with the host behind it, and log in.
+
+    Args:
+        relay_uri: Its address.
+        token: The tunnel's connect token.
+        context: TLS settings.
+        sock: A connection to the relay, if there is one.
+        guess: What the host is expected to name first.
+        patient: Whether each step of the login waits for the one before.
+    """
+    wire = await run_blocking(
+        "the dev tunnel's relay",
+        _RELAY_SECONDS + 1,
+        open_relay,
+        relay_uri,
+        token,
+        context,
+        _RELAY_SECONDS,
+        sock,
+        discard=RelayWire.close,
+    )
+    session = TunnelSession(wire, guess)
+    session.banner_timeout = session.handshake_timeout = _HANDSHAKE_SECONDS
+    try:
         await run_blocking(
             "the tunnel's SSH handshake", _HANDSHAKE_SECONDS, session.start_client, None, _HANDSHAKE_SECONDS
         )
-        await _check_host_key(session.get_remote_server_key(), management, endpoint)
-        await run_blocking("the tunnel's SSH login", _HANDSHAKE_SECONDS, session.auth_none, USER)
+        await run_blocking("the tunnel's SSH login", _HANDSHAKE_SECONDS, _log_in, session, patient)
     except (paramiko.SSHException, EOFError, OSError) as error:
         session.close()
         reason = str(error) or session.end_reason()
-        raise TunnelError(f"The codespace's tunnel host did not complete the SSH handshake: {reason}.") from None
+        raise _NotMetError(f"The codespace's tunnel host did not complete the SSH handshake: {reason}.") from None
     except BaseException:
         session.close()
         raise
     return session
+
+
+def _log_in(session: TunnelSession, patient: bool) -> None:
+    log_in(session, USER, None, _HANDSHAKE_SECONDS, waits=patient)
 
 
 async def _check_host_key(key: paramiko.PKey, management: TunnelManagement, endpoint: TunnelEndpoint) -> None:

@@ -48,6 +48,9 @@ class World:
 
     # As the provider.
 
+    def prepare(self, name):
+        pass
+
     async def ensure_running(self, name, progress, *, start, timeout):
         if isinstance(self.api, Exception):
             raise self.api

@@ -22,6 +22,9 @@ class StoppedWorkspace:
         self.asked: list[tuple[bool, float]] = []
         self.go_on = asyncio.Event()
 
+    def prepare(self, name):
+        pass
+
     async def ensure_running(self, name, progress, *, start, timeout):
         self.asked.append((start, timeout))
         progress(ProgressEvent("start", "Starting"))

@@ -16,6 +16,7 @@ import pytest
 
 from codespace_kernels import errors
 from codespace_kernels.progress import silent
+from codespace_kernels.providers import github as providers_github
 from codespace_kernels.tunnel import codespace as tunnel_to_codespace
 from tests.processes import name_of
 
@@ -65,6 +66,35 @@ async def test_each_connection_has_tokens_of_its_own(provider, emulator, running
     emulator.faults.clear()
     again = await provider.connect(running, silent)
     assert await text_of(again, "echo again") == "again"
+
+
+async def test_what_github_has_just_said_is_not_asked_again(provider, emulator, name, running, monkeypatch):
+    lookups = []
+    look = provider._api.get_internal
+    monkeypatch.setattr(provider._api, "get_internal", lambda name: lookups.append(name) or look(name))
+    provider.prepare(name)
+    first = await provider.connect(name, silent)
+    assert lookups == []
+    # Its tokens are that connection's.
+    second = await provider.connect(name, silent)
+    assert lookups == [name]
+    await provider.ensure_running(name, silent)
+    monkeypatch.setattr(providers_github, "FRESH_SECONDS", -1.0)
+    third = await provider.connect(name, silent)
+    assert lookups == [name] * 3
+    for connection in (first, second, third):
+        await connection.close()
+
+
+async def test_what_is_prepared_for_nothing_is_closed_with_the_provider(provider, running):
+    await (await provider.connect(running, silent)).close()
+    for _ in range(2):
+        provider.prepare(running)
+    preparation = provider._preparations[running]
+    sock = await asyncio.wait_for(asyncio.shield(preparation._socket), 60)
+    await provider.close()
+    await asyncio.sleep(0)
+    assert sock.fileno() == -1
 
 
 async def test_activity_is_told_through_the_open_connection(provider, emulator, running):

@@ -35,7 +35,7 @@ async def attach(connection: LocalConnection, **options: object) -> LinkClient:
     return client
 
 
-async def test_cold_start_says_what_it_does_and_the_warm_way_is_one_command(fresh_home: Path) -> None:
+async def test_cold_start_says_what_it_does_and_every_way_is_one_command(fresh_home: Path) -> None:
     events: list[ProgressEvent] = []
     cold = LocalConnection(fresh_home, environment(fresh_home))
     server = await ensure_server(cold, events.append, install=False)
@@ -43,8 +43,9 @@ async def test_cold_start_says_what_it_does_and_the_warm_way_is_one_command(fres
         "Copying the server extension into the workspace",
         "Looking for Jupyter in the workspace",
     ]
-    assert len(cold.commands) == 2
-    assert cold.uploads == [make_bundle().path]
+    assert (len(cold.commands), cold.uploads) == (1, [])
+    assert (fresh_home / make_bundle().path).read_bytes() == make_bundle().data
+    assert stat.S_IMODE((fresh_home / make_bundle().path).stat().st_mode) == 0o600
     assert server.versions["jupyter_server"]
     assert any(offer["prefix"] == "/usr" for offer in server.offers) or not Path("/usr/bin/python3").exists()
     server.close()

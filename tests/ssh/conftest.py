@@ -61,14 +61,14 @@ class Sshd:
             process.send_signal(signal.SIGKILL)
 
 
-def start_sshd(folder: Path) -> Sshd:
+def start_sshd(folder: Path, more: str = "") -> Sshd:
     if not Path(SSHD).exists():
         pytest.skip("no sshd on this machine")
     host_key, user_key = make_key(folder / "host"), make_key(folder / "user")
     port = free_port()
     (folder / "config").write_text(
         f"ListenAddress 127.0.0.1:{port}\nHostKey {folder}/host\nAuthorizedKeysFile {folder}/user.pub\n"
-        "StrictModes no\nUsePAM no\nPidFile none\nMaxSessions 200\nMaxStartups 200\nLogLevel VERBOSE\n"
+        f"StrictModes no\nUsePAM no\nPidFile none\nMaxSessions 200\nMaxStartups 200\nLogLevel VERBOSE\n{more}"
     )
     # Its privilege separation folder, which distributions make at boot.
     if os.getuid() == 0:
