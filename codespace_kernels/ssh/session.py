@@ -238,6 +238,8 @@ class SshSession(_Transport):
             self._channels.put(number, channel)
             self.channels_seen[number] = True
             channel._set_window(self.default_window_size, self.default_max_packet_size)
+            # paramiko gives the peer room anew after a tenth: a packet each time, and two of them in a tunnel.
+            channel.in_window_threshold = self.default_window_size // 4
             # paramiko's own map is weak, and forgets a channel that the peer closed before anyone looked at it.
             self._opening[number] = (channel, opened)
         message = paramiko.Message()
