@@ -275,4 +275,6 @@ class ChannelWire(Wire):
     def close(self) -> None:
         """See `Wire.close`."""
         self._closed = True
-        self._channel.close()
+        # The session around may have ended in this moment, and not know it yet.
+        with contextlib.suppress(OSError, EOFError):
+            self._channel.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import getpass
 import os
@@ -58,7 +59,9 @@ class Sshd:
 
     def kill_sessions(self) -> None:
         for process in self.sessions():
-            process.send_signal(signal.SIGKILL)
+            # One of the two of a connection ends with the other.
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(signal.SIGKILL)
 
 
 def start_sshd(folder: Path, more: str = "") -> Sshd:
