@@ -60,17 +60,29 @@ class Run:
             "mbits": {part: distance.mbit for part, distance in NETWORKS.items()},
             "durations": {},
         }
+        if options.go_on:
+            self._take_up()
+
+    def _take_up(self) -> None:
+        """Take over what an earlier run of the same versions has measured."""
+        earlier = json.loads((self._options.output / "results.json").read_text())
+        if any(earlier[name] != self.results[name] for name in ("about", "peers", "networks")):
+            raise SystemExit(f"Other versions, or another day: {self._options.output} cannot be gone on with.")
+        self.results = earlier
 
     def __call__(self) -> None:
         """Do what is asked for; what was measured until then is written after each part."""
         for part, measure in PARTS.items():
             if self._options.only and part not in self._options.only:
                 continue
+            if part in self.results:
+                log(f"== {part} was measured before")
+                continue
             log(f"== {part}")
             began = time.monotonic()
             try:
                 self.results[part] = measure(self)
-            except BenchmarkError as error:
+            except (BenchmarkError, subprocess.SubprocessError, OSError) as error:
                 log(f"{part} fails: {error}")
                 self.failed.append(part)
             self.results["durations"][part] = time.monotonic() - began
@@ -153,6 +165,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--quick", action="store_true", help="few repetitions: whether it runs, not how fast it is")
     made.add_argument("--rounds", type=int, help="(default: 5, quickly 2)")
     made.add_argument("--output", type=Path, default=Path("benchmark-results"))
+    made.add_argument("--go-on", action="store_true", help="keep what a run before this one has written there")
     where = made.add_mutually_exclusive_group()
     where.add_argument("--peers", type=Path, help="environment to install the peers into, and to use again")
     where.add_argument("--no-peers", action="store_true", help="leave them out, and install nothing")

@@ -250,7 +250,11 @@ def gh_jupyter(scene: Scene) -> float:
         return (time.perf_counter() - began) * 1000
     finally:
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=WAIT)
+        try:
+            process.communicate(timeout=5.0)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
 
 
 COUNTED = ("ours, tunnel", "ours, SSH", "sshpyk")
