@@ -199,13 +199,18 @@ def test_what_a_busy_kernel_answers_to_the_probe_of_a_process_that_is_gone_is_kn
     assert not later.is_answer_to_us(b'{"msg_type": "status"}', b'{"session": "a-client", "msg_id": "1"}')
 
 
-def test_a_flood_is_read_in_intervals_and_arrives_whole_and_in_order(make_rig: Callable[[SlowKernel], Rig]) -> None:
-    kernel = SlowKernel((CONTROL, SHELL))
-    rig = make_rig(kernel)
+def make_ready(make_rig: Callable[[SlowKernel], Rig]) -> Rig:
+    """Give a rig whose kernel has been given something."""
+    rig = make_rig(SlowKernel((CONTROL, SHELL)))
     for name, channel in (("shell", SHELL), ("control", CONTROL), ("iopub", IOPUB)):
-        kernel.bind(name, channel)
+        rig.kernel.bind(name, channel)
     rig.execute("first")
-    rig.until(lambda: kernel.executed)
+    rig.until(lambda: rig.kernel.executed)
+    return rig
+
+
+def test_a_flood_is_read_in_intervals_and_arrives_whole_and_in_order(make_rig: Callable[[SlowKernel], Rig]) -> None:
+    rig = make_ready(make_rig)
     published = rig.kernel.sockets[IOPUB]
     published.sndhwm = 0
     for number in range(5000):
@@ -229,19 +234,14 @@ def test_a_flood_is_read_in_intervals_and_arrives_whole_and_in_order(make_rig: C
 
 
 def test_a_kernel_that_is_replaced_while_it_is_not_read_is_read_again(make_rig: Callable[[SlowKernel], Rig]) -> None:
-    kernel = SlowKernel((CONTROL, SHELL))
-    rig = make_rig(kernel)
-    for name, channel in (("shell", SHELL), ("control", CONTROL), ("iopub", IOPUB)):
-        kernel.bind(name, channel)
-    rig.execute("first")
-    rig.until(lambda: kernel.executed)
+    rig = make_ready(make_rig)
     published = rig.kernel.sockets[IOPUB]
     for _ in range(500):
         published.send_multipart([b"stream", b"<IDS|MSG>", b"", b"{}", b"{}", b"{}", b"old"])
     rig.until(lambda: rig.channels.next_deadline() is not None)
-    rig.channels.open(kernel.info)
+    rig.channels.open(rig.kernel.info)
     rig.execute("second")
-    rig.until(lambda: len(kernel.executed) == 2)
+    rig.until(lambda: len(rig.kernel.executed) == 2)
     rig.delivered.clear()
     published.send_multipart([b"stream", b"<IDS|MSG>", b"", b"{}", b"{}", b"{}", b"new"])
     rig.until(lambda: [parts[-1] for channel, parts in rig.delivered if channel == IOPUB] == [b"new"])
