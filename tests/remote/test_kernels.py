@@ -397,6 +397,10 @@ async def test_an_interrupt_that_is_asked_again_is_done_once(
     request = recorder.request(code + wait)
     await recorder.until(lambda: recorder.text(request))
     await answer_dies_with_child(client, connection, recorder.kernel.interrupt())
+    # The next child gives the kernel nothing before it hears what that publishes.
+    info = make("kernel_info_request", {}, (b"who",))
+    recorder.kernel.send(Channel.CONTROL, info)
+    await recorder.until(lambda: recorder.of_request(info, Channel.CONTROL))
     (tmp_path / "go").touch()
     await recorder.until(lambda: recorder.is_idle(request))
     assert recorder.text(request) == "up\n[1]\n"
