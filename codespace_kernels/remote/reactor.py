@@ -71,10 +71,10 @@ class Reactor:
         self.now = time.monotonic()
         for key, events in happened:
             source = key.data
+            # What happened before may have had it removed.
+            self.look_at(source)
             if isinstance(source, zmq.Socket):
-                self._to_ask[source] = None
                 continue
-            # Either may be gone by the other's doing.
             if events & selectors.EVENT_READ and source in self._readers:
                 self._readers[source]()
             if events & selectors.EVENT_WRITE and source in self._writers:

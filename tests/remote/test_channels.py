@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterator
 
@@ -245,3 +246,34 @@ def test_a_kernel_that_is_replaced_while_it_is_not_read_is_read_again(make_rig: 
     rig.delivered.clear()
     published.send_multipart([b"stream", b"<IDS|MSG>", b"", b"{}", b"{}", b"{}", b"new"])
     rig.until(lambda: [parts[-1] for channel, parts in rig.delivered if channel == IOPUB] == [b"new"])
+
+
+def test_a_socket_that_is_closed_in_the_turn_in_which_it_has_something_is_left_alone() -> None:
+    reactor = Reactor()
+    with zmq.Context() as context, context.socket(zmq.PULL) as pulled, context.socket(zmq.PUSH) as pushing:
+        there, here = os.pipe()
+        pulled.bind("inproc://something")
+        pushing.connect("inproc://something")
+        taken: list[bytes] = []
+        reactor.add_reader(pulled, lambda: taken.append(pulled.recv()))
+        reactor.turn(time.monotonic())
+        pushing.send(b"before")
+        while not taken:
+            reactor.turn(time.monotonic() + 1)
+        reactor.turn(time.monotonic())
+
+        def close() -> None:
+            os.read(there, 1)
+            reactor.remove(pulled)
+            pulled.close()
+
+        # The descriptor has something first, and so is told of first.
+        reactor.add_reader(there, close)
+        os.write(here, b"x")
+        pushing.send(b"after")
+        reactor.turn(time.monotonic() + 1)
+        reactor.turn(time.monotonic())
+        assert (taken, pulled.closed) == ([b"before"], True)
+        reactor.remove(there)
+        os.close(there)
+        os.close(here)
