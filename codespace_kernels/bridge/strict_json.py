@@ -46,7 +46,8 @@ def strict_message(message: Message) -> Message:
     """
     documents = message[1:5]
     header, parent, metadata, content = documents
-    strict = (_strict(header), _known(parent), _strict(metadata), _strict(content))
+    known = _known if len(parent) <= _PARSED_BYTES else _strict
+    strict = (_strict(header), known(parent), _strict(metadata), _strict(content))
     if strict == documents:
         return message
     header, parent, metadata, content = strict
@@ -89,7 +90,7 @@ def _strict(document: bytes) -> bytes:
 
 
 _known = functools.lru_cache(maxsize=16)(_strict)
-"""For the parent's header, which is the same in all that one request brings."""
+"""For the parent's header, which is the same in all that one request brings; not for one that is worth no keeping."""
 
 
 def _null_for_bare_word(token: re.Match[bytes]) -> bytes:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codespace_kernels.bridge.strict_json import strict_message
+from codespace_kernels.bridge.strict_json import _known, strict_message
 from codespace_kernels.messages import MalformedMessageError, Message
 
 _values = st.recursive(
@@ -90,3 +90,10 @@ def test_a_large_document_is_repaired_without_its_values(monkeypatch: pytest.Mon
 def test_an_empty_document_becomes_an_empty_object():
     one = Message((b"t",), b"{}", b"", b"", b'{"a": 1}', ())
     assert strict_message(one)[1:5] == (b"{}", b"{}", b"{}", b'{"a": 1}')
+
+
+def test_a_large_parent_is_not_kept() -> None:
+    parent = b'{"msg_id": "%s"}' % (b"x" * 100_000)
+    before = _known.cache_info()
+    assert strict_message(message(b"{}")._replace(parent=parent)).parent is parent
+    assert _known.cache_info() == before
