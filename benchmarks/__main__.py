@@ -65,7 +65,10 @@ class Run:
 
     def _take_up(self) -> None:
         """Take over what an earlier run of the same versions has measured."""
-        earlier = json.loads((self._options.output / "results.json").read_text())
+        path = self._options.output / "results.json"
+        if not path.exists():
+            raise SystemExit(f"There is no {path} to go on with.")
+        earlier = json.loads(path.read_text())
         if any(earlier[name] != self.results[name] for name in ("about", "peers", "networks")):
             raise SystemExit(f"Other versions, or another day: {self._options.output} cannot be gone on with.")
         self.results = earlier

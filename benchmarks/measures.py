@@ -17,7 +17,7 @@ from typing import Any, Self
 import httpx
 
 from benchmarks.costs import notebook_text, wait_for_answer
-from benchmarks.programs import WAIT, BenchmarkError
+from benchmarks.programs import WAIT, BenchmarkError, end
 from benchmarks.scene import Scene
 from benchmarks.turns import Samples, in_turns, log, opened
 from benchmarks.ways import FrontEnd, Way
@@ -239,8 +239,8 @@ def gh_jupyter(scene: Scene) -> float:
         process = subprocess.Popen(
             command, env={**os.environ, "GH_BROWSER": "true"}, stdout=subprocess.PIPE, stderr=log_file, text=True
         )
+    assert process.stdout is not None
     try:
-        assert process.stdout is not None
         url = process.stdout.readline().strip()
         if not url:
             raise BenchmarkError("gh codespace jupyter ended without an address")
@@ -250,11 +250,11 @@ def gh_jupyter(scene: Scene) -> float:
         return (time.perf_counter() - began) * 1000
     finally:
         process.send_signal(signal.SIGINT)
-        try:
-            process.communicate(timeout=5.0)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(5.0)
+        # It does not always end by that.
+        end(process)
+        process.stdout.close()
 
 
 COUNTED = ("ours, tunnel", "ours, SSH", "sshpyk")

@@ -190,14 +190,12 @@ class SendQueue:
     def _send_gathered(self, *, goes_on: bool) -> None:
         self._gathered = 0
         self._gathers = False
+        taken = self._send_waiting()
         if self._entries:
-            taken = self._drop(self._write(self._batch()))
-            self._gathers = goes_on and not self._entries
-            if self._entries:
-                self._watch(True)
-            _finish(taken)
+            self._watch(True)
         else:
             self._gathers = goes_on
+        _finish(taken)
 
     def flush(self) -> None:
         """Send what the socket takes of what waits.
@@ -205,10 +203,13 @@ class SendQueue:
         Raises:
             OSError: The connection is broken.
         """
-        taken = self._drop(self._write(self._batch()))
+        taken = self._send_waiting()
         if not self._entries:
             self._watch(False)
         _finish(taken)
+
+    def _send_waiting(self) -> list[Outgoing | None]:
+        return self._drop(self._write(self._batch())) if self._entries else []
 
     def stop(self) -> None:
         """Send nothing more; what is given is kept."""

@@ -27,8 +27,8 @@ def main() -> int:
     parser.add_argument("--idle-timeout", type=float, default=600.0, help="leave after so many unused seconds")
     parser.add_argument("--activity-interval", type=float, default=60.0, help="seconds between activity notices")
     arguments = parser.parse_args()
-    # What arrives over SSH is decrypted by threads, and goes through two of them in a tunnel. Beside a kernel that
-    # floods, each would wait for Python's usual 5 ms until the busy loop lets it run.
+    # Where the loop cannot read SSH itself (see `ssh.loop_reader`) threads do, two of them in a tunnel. Beside a kernel
+    # that floods, each would wait for Python's usual 5 ms until the busy loop lets it run.
     sys.setswitchinterval(SWITCH_INTERVAL)
 
     def serve(report: Callable[[str], None]) -> None:

@@ -37,10 +37,6 @@ _TURN_BYTES = 524288
 Packet = tuple[int, "Message"]
 
 
-class _Nothing:
-    """There is nothing for the thread."""
-
-
 class LoopReader:
     """Stands between a wire and the thread of a session.
 
@@ -87,43 +83,46 @@ class LoopReader:
                 self._stop_watching = self._wire.watch(self._loop, self._readable)
             except NotImplementedError:
                 # The Proactor loop of Windows.
-                self._for_thread.put(None)
+                self._hand_over(None)
                 return
             except (OSError, ValueError) as error:
-                self._for_thread.put(EOFError(str(error)))
+                self._hand_over(EOFError(str(error)))
                 return
         self._readable()
 
     def _readable(self) -> None:
-        if self._stop_watching is None:
-            return
-        outcome: Packet | Exception | type[_Nothing] | None
-        try:
-            outcome = self._read()
-        except Exception as error:
-            outcome = error
-        if outcome is not _Nothing:
+        if self._stop_watching is not None:
+            try:
+                self._read()
+            except Exception as error:
+                self._hand_over(error)
+
+    def _hand_over(self, outcome: Packet | Exception | None) -> None:
+        """Have the thread go on, and read nothing until it asks again."""
+        if self._stop_watching is not None:
             self._stop_watching()
             self._stop_watching = None
-            self._for_thread.put(outcome)  # type: ignore[arg-type]  # mypy does not narrow by identity with a class
+        self._for_thread.put(outcome)
 
-    def _read(self) -> Packet | Exception | type[_Nothing] | None:
+    def _read(self) -> None:
         taken = 0
         while True:
             while holds := self._source.holds_packet():
                 kind, message = self._source.read_packet()
                 if not self._take(kind, message):
                     message.rewind()
-                    return kind, message
+                    self._hand_over((kind, message))
+                    return
             if holds is None:
-                return None
+                self._hand_over(None)
+                return
             if taken >= _TURN_BYTES:
                 self._loop.call_soon(self._readable)
-                return _Nothing
+                return
             data = self._wire.receive_nowait()
             if data is None:
-                return _Nothing
+                return
             if not data:
-                return EOFError()
+                raise EOFError
             self._wire.keep(data)
             taken += len(data)

@@ -381,6 +381,18 @@ class SshSession(_Transport):
             self.auth_handler.abort()
 
 
+def drop(early: asyncio.Task[SshSession] | None) -> None:
+    """Give up a session that is being made and not wanted any more, now or when it is there."""
+    if early is not None:
+        early.cancel()
+        early.add_done_callback(_close_made)
+
+
+def _close_made(task: asyncio.Task[SshSession]) -> None:
+    if not task.cancelled() and task.exception() is None:
+        task.result().close()
+
+
 def _close_unwanted(result: ClientChannel | Exception) -> None:
     if isinstance(result, ClientChannel):
         result.close()

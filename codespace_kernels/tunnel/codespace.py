@@ -14,6 +14,7 @@ from codespace_kernels.ssh.guess import FirstChoices
 from codespace_kernels.ssh.hostkeys import HostKeyPins
 from codespace_kernels.ssh.keepalive import KeepaliveOptions
 from codespace_kernels.ssh.keys import load_or_create_user_key
+from codespace_kernels.ssh.session import SshSession, drop
 from codespace_kernels.ssh.threads import call_in_loop, run_blocking
 from codespace_kernels.tunnel.preparation import Preparation
 from codespace_kernels.tunnel.tunnel import Tunnel, open_tunnel
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from codespace_kernels.connection import CompletedCommand, Session, Stream
     from codespace_kernels.progress import Progress
     from codespace_kernels.ssh.keys import UserKey
-    from codespace_kernels.ssh.session import SshSession
     from codespace_kernels.tunnel.properties import TunnelProperties
     from codespace_kernels.tunnel.services import SshServer
 
@@ -202,26 +202,14 @@ async def _log_in(
                 # The server had not been started yet, or was started anew.
                 logger.info("not by what listened before it was started: %s", error)
     except BaseException:
-        _drop(early)
+        drop(early)
         raise
-    _drop(early)
+    drop(early)
     return await enter(await _negotiate(tunnel, server.port)), server
 
 
 async def _negotiate(tunnel: Tunnel, port: int) -> SshSession:
     return await SshConnection.negotiate(await tunnel.open_port(port), _SSH_SECONDS)
-
-
-def _drop(early: asyncio.Task[SshSession] | None) -> None:
-    """Give up a session that is not wanted, now or when it is there."""
-    if early is not None:
-        early.cancel()
-        early.add_done_callback(_close_session)
-
-
-def _close_session(task: asyncio.Task[SshSession]) -> None:
-    if not task.cancelled() and task.exception() is None:
-        task.result().close()
 
 
 async def _remember(

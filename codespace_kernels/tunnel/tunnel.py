@@ -17,6 +17,7 @@ from codespace_kernels.ssh.forward import Forwarder
 from codespace_kernels.ssh.guess import FirstChoices
 from codespace_kernels.ssh.keepalive import KeepaliveOptions, watch
 from codespace_kernels.ssh.login import log_in
+from codespace_kernels.ssh.session import drop
 from codespace_kernels.ssh.stream import ChannelStream
 from codespace_kernels.ssh.threads import call_in_loop, run_blocking
 from codespace_kernels.ssh.wire import ChannelWire
@@ -257,27 +258,15 @@ async def _reach(
             except (TunnelError, WaitTimeoutError) as error:
                 logger.info("not by the way that is known: %s", error)
     except BaseException:
-        _drop(early)
+        drop(early)
         raise
-    _drop(early)
+    drop(early)
     try:
         return await _meet(endpoint.relay_uri, token, context), endpoint
     except _NotMetError as error:
         # A host that does not take what comes early, or one that was just going.
         logger.info("tried again, step by step: %s", error)
         return await _meet(endpoint.relay_uri, token, context, patient=True), endpoint
-
-
-def _drop(early: asyncio.Task[TunnelSession] | None) -> None:
-    """Give up a session that is not wanted, now or when it is there."""
-    if early is not None:
-        early.cancel()
-        early.add_done_callback(_close_session)
-
-
-def _close_session(task: asyncio.Task[TunnelSession]) -> None:
-    if not task.cancelled() and task.exception() is None:
-        task.result().close()
 
 
 async def _meet_early(way: KnownWay, token: str, context: ssl.SSLContext, preparation: Preparation) -> TunnelSession:
