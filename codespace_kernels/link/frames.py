@@ -232,7 +232,8 @@ class FrameDecoder:
     """Cuts a stream of bytes into frames."""
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
+        self._kept: List[bytes] = []
+        self._size = 0
         self._wanted = _HEADER.size
 
     def feed(self, data: bytes) -> List[Any]:
@@ -241,19 +242,22 @@ class FrameDecoder:
         A frame that breaks the protocol is given as the `ProtocolError` that says why, last in the list: the good ones
         before it count.
         """
-        if self._buffer:
-            self._buffer += data
-            if len(self._buffer) < self._wanted:
+        if self._kept:
+            self._kept.append(data)
+            self._size += len(data)
+            if self._size < self._wanted:
                 return []
-            data = bytes(self._buffer)
-            self._buffer.clear()
+            data = b"".join(self._kept)
+            self._kept.clear()
         frames: List[Any] = []
         try:
             rest = self._split(data, frames)
         except ProtocolError as error:
             frames.append(error)
         else:
-            self._buffer += rest
+            if rest:
+                self._kept.append(rest)
+                self._size = len(rest)
         return frames
 
     def _split(self, data: bytes, frames: List[Any]) -> bytes:
@@ -382,9 +386,40 @@ def decode_message(body: bytes) -> List[bytes]:
         stop = start + length
         parts.append(body[start:stop])
         start = stop
-    if start != size:
-        raise ProtocolError("the parts of a message are %d bytes, not %d" % (size, start))
+    _check_size(start, size)
     return parts
+
+
+def _decode_pieces(pieces: List[bytes]) -> List[bytes]:
+    """Split what `encode_message` joined and `cut_message` cut, each byte copied once; the list is emptied."""
+    count = int.from_bytes(pieces[0][:4], "big")
+    position = 4 * count + 4
+    if position > len(pieces[0]):
+        return decode_message(b"".join(pieces))
+    lengths = struct.unpack_from("!%dI" % count, pieces[0], 4)
+    _check_size(position + sum(lengths), sum(map(len, pieces)))
+    pieces.reverse()
+    parts = []
+    for length in lengths:
+        taken = []
+        while length:
+            piece = pieces[-1]
+            # The whole piece, where it is whole, is no copy.
+            chunk = piece[position : position + length]
+            taken.append(chunk)
+            length -= len(chunk)
+            position += len(chunk)
+            if position == len(piece):
+                # A large message need not be in memory twice.
+                pieces.pop()
+                position = 0
+        parts.append(b"".join(taken))
+    return parts
+
+
+def _check_size(claimed: int, size: int) -> None:
+    if claimed != size:
+        raise ProtocolError("the parts of a message are %d bytes, not %d" % (size, claimed))
 
 
 class Fragments:
@@ -412,10 +447,7 @@ class Fragments:
             raise ProtocolError("a message of more than %d bytes" % MAX_MESSAGE)
         if more:
             return None
-        whole = b"".join(self._pieces)
-        # A large message need not be in memory three times.
-        self._pieces.clear()
-        return decode_message(whole)
+        return _decode_pieces(self._pieces)
 
 
 def cut_message(body: bytes) -> List[Tuple[bool, bytes]]:

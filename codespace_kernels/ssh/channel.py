@@ -13,6 +13,8 @@ from paramiko.common import (
     cMSG_CHANNEL_REQUEST,
 )
 
+from codespace_kernels.ssh.chunk_pipe import ChunkPipe
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -41,6 +43,7 @@ class ClientChannel(paramiko.Channel):
 
     def __init__(self, chanid: int, session: SshSession) -> None:
         super().__init__(chanid)
+        self.in_buffer = ChunkPipe()
         self.session = session
         self.refused = False
         self.lost = False

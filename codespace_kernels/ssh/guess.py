@@ -62,14 +62,13 @@ class GuessedKeyExchange(_SshSession):
     Args:
         wire: As `SshSession` has it.
         guess: What the server is expected to name first; not used where we would not accept it.
-        window: As `SshSession` has it.
 
     Attributes:
         first_choices: What the server named first; None before its proposal came.
     """
 
-    def __init__(self, wire: Wire, guess: FirstChoices | None = None, *, window: int = 2097152) -> None:
-        super().__init__(wire, window=window)
+    def __init__(self, wire: Wire, guess: FirstChoices | None = None) -> None:
+        super().__init__(wire)
         self.first_choices: FirstChoices | None = None
         self._guess = guess if guess is not None and self._is_usable(guess) else None
         self._begun: Any = None

@@ -38,6 +38,19 @@ logger = logging.getLogger(__name__)
 GCM_CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com")
 """A third less processor time than paramiko's first choice, aes128-ctr with a separate MAC (measured)."""
 
+WINDOW = 8 * 1024 * 1024
+"""Bytes that a peer may send on a channel before we take them.
+
+Downloads over 50 ms of round trip: 30 MiB/s with paramiko's 2 MiB, 74 with 8, 38 with 32 (measured).
+"""
+
+PACKET = 128 * 1024
+"""Bytes of a channel's packet that a peer may send; RFC 4254, section 5.1, leaves the number to who opens a channel.
+
+Each packet costs the same, so that paramiko's 32 KiB cost a stream that is in a hurry, and SSH within SSH twice, more
+than decrypting it does.
+"""
+
 _DATA = (MSG_CHANNEL_DATA, MSG_CHANNEL_EXTENDED_DATA, MSG_CHANNEL_WINDOW_ADJUST)
 
 
@@ -92,16 +105,16 @@ class SshSession(_Transport):
 
     Args:
         wire: Owned from now on: closed with the session.
-        window: Bytes that the peer may send on a channel before we take them.
     """
 
     _preferred_ciphers: tuple[str, ...] = (*GCM_CIPHERS, "aes128-ctr", "aes192-ctr", "aes256-ctr")
     _channel_handler_table = HANDLERS
 
-    def __init__(self, wire: Wire, *, window: int = 2097152) -> None:
+    def __init__(self, wire: Wire) -> None:
         super().__init__(
             wire,  # type: ignore[arg-type]  # paramiko takes anything with a socket's four methods
-            default_window_size=window,
+            default_window_size=WINDOW,
+            default_max_packet_size=PACKET,
             packetizer_class=OutboxPacketizer,
         )
         self._wire = wire
@@ -239,7 +252,7 @@ class SshSession(_Transport):
             self.channels_seen[number] = True
             channel._set_window(self.default_window_size, self.default_max_packet_size)
             # paramiko gives the peer room anew after a tenth: a packet each time, and two of them in a tunnel.
-            channel.in_window_threshold = self.default_window_size // 4
+            channel.in_window_threshold = WINDOW // 4
             # paramiko's own map is weak, and forgets a channel that the peer closed before anyone looked at it.
             self._opening[number] = (channel, opened)
         message = paramiko.Message()

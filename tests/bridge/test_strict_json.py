@@ -45,6 +45,16 @@ def test_whatever_python_writes_becomes_json_of_the_same_value(value, indent, se
     assert strict.buffers == (b"NaN",)
 
 
+@given(_values, st.text('a\\"N', max_size=4), st.booleans(), st.integers(0, 6))
+def test_a_long_document_becomes_json_of_the_same_value(value, text, value_first, marks):
+    pad = {text: "x" * 66_000 + text, "more": [text]}
+    whole = {"data": value, **pad} if value_first else {**pad, "data": value}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("codespace_kernels.bridge.strict_json._MARKS", marks)
+        strict = strict_message(message(json.dumps(whole).encode()))
+    assert json.loads(strict.content, parse_constant=refuse) == without_constants(whole)
+
+
 @given(st.binary())
 def test_what_needs_no_repair_is_not_touched(data):
     content = json.dumps({"image": data.hex() + "NaN", "text": "a NaN: NaN"}).encode()

@@ -34,6 +34,25 @@ def test_bytes_that_are_no_message_are_refused_by_name(data: bytes) -> None:
     assert frames.encode_message(parts) == data
 
 
+@given(parts_lists, st.lists(st.integers(1, 200), max_size=30), st.binary(max_size=3))
+def test_pieces_of_any_size_make_the_message(parts, sizes, more):
+    body = frames.encode_message(parts) + more
+    pieces = []
+    for size in sizes:
+        pieces.append(body[:size])
+        body = body[size:]
+    pieces.append(body)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(frames, "MIN_PIECE", 0)
+        fragments = frames.Fragments()
+        assert [fragments.add(piece, more=True) for piece in pieces[:-1]] == [None] * (len(pieces) - 1)
+        if more:
+            with pytest.raises(frames.ProtocolError, match="the parts of a message are"):
+                fragments.add(pieces[-1], more=False)
+        else:
+            assert fragments.add(pieces[-1], more=False) == parts
+
+
 @given(st.lists(parts_lists, min_size=1, max_size=6), st.integers(1, 40))
 def test_frames_survive_any_cutting(messages: list[list[bytes]], cut: int) -> None:
     data = b""

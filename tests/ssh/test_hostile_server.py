@@ -16,6 +16,7 @@ from codespace_kernels.ssh import connection as connections
 from codespace_kernels.ssh import outbox
 from codespace_kernels.ssh.connection import SshConnection
 from codespace_kernels.ssh.keepalive import KeepaliveOptions
+from codespace_kernels.ssh.session import WINDOW
 from codespace_kernels.ssh.wire import SocketWire
 from tests.ssh.conftest import WAIT, make_key
 
@@ -104,7 +105,7 @@ async def test_more_than_the_window(tmp_path, send):
             stream._channel.listen(None)
         async with asyncio.timeout(WAIT):
             reason = await asyncio.shield(connection.closed)
-        assert "sent more than the 2097152 bytes that it may" in reason
+        assert f"sent more than the {WINDOW} bytes that it may" in reason
         await connection.close()
 
 
