@@ -17,7 +17,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import costs, measures, peers, plots, report
-from benchmarks.network import Distance
+from benchmarks.network import Distance, echo_times
+from benchmarks.numbers import NETWORK_ALONE
 from benchmarks.programs import BenchmarkError
 from benchmarks.scene import WAYS, Scene
 from benchmarks.turns import log
@@ -91,13 +92,28 @@ class Run:
             self.results["durations"][part] = time.monotonic() - began
             self._write()
 
-    def _scene(self, distance: Distance = LOOPBACK, *, proxied: bool = False) -> Scene:
-        return Scene(self._home, self._peers, distance, proxied=proxied, wanted=tuple(self._options.ways))
+    def _scene(self, distance: Distance = LOOPBACK, *, proxied: bool = False, ways: Sequence[str] = ()) -> Scene:
+        wanted = tuple(ways or self._options.ways)
+        return Scene(self._home, self._peers, distance, proxied=proxied, wanted=wanted)
 
     def messages(self, distance: Distance, count: int, wanted: dict[str, Any]) -> Any:
-        rounds = min(self._rounds, 2) if distance else self._rounds
-        with self._scene(distance) as scene:
-            return measures.messages(scene, rounds, count, wanted)
+        if not distance:
+            with self._scene() as scene:
+                return measures.messages(scene, self._rounds, count, wanted)
+        rounds = min(self._rounds, 2)
+        results: dict[str, Any] = {
+            "latency": {NETWORK_ALONE: [echo_times(distance, count) for _ in range(rounds)]},
+        }
+        # By themselves: what these have not read when they are given up fills the link for whoever is next.
+        others = [way for way in WAYS if way not in measures.BY_WEBSOCKET]
+        for ways in (others, measures.BY_WEBSOCKET):
+            chosen = [way for way in ways if way in (self._options.ways or WAYS)]
+            if not chosen or (self._peers is None and ways is measures.BY_WEBSOCKET):
+                continue
+            with self._scene(distance, ways=chosen) as scene:
+                for what, samples in measures.messages(scene, rounds, count, wanted).items():
+                    results.setdefault(what, {}).update(samples)
+        return results
 
     def neighbours(self) -> Any:
         with self._scene() as scene:

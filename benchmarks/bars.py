@@ -8,7 +8,9 @@ from typing import Any
 
 from benchmarks.numbers import (
     LOCAL,
+    NETWORK_ALONE,
     bytes_a_second,
+    flat,
     median,
     messages_a_second,
     numbers,
@@ -66,9 +68,12 @@ def _latency(results: dict[str, Any]) -> Iterator[Bar]:
         of = ratios(found.get(way, []), found.get(base, []), median)
         yield _at_most(f"latency on loopback, {way}, beside {base}", limit, of, " x")
     far: Samples = results.get("40 ms", {}).get("latency", {})
+    alone = flat(far.get(NETWORK_ALONE, []))
+    # The proxy that plays the distance has a part of its own in it.
+    trip = round(median(alone), 1) if alone else FAR_RTT
     for way in (TUNNEL, SSH):
         of = [median(one) for one in numbers(far.get(way, []))]
-        yield _at_most(f"latency at {FAR_RTT:g} ms round trip, {way}", FAR_RTT + 5, of, " ms", 1)
+        yield _at_most(f"latency at a round trip of {trip:g} ms, {way}", trip + 5, of, " ms", 1)
 
 
 def _neighbours(results: dict[str, Any]) -> Iterator[Bar]:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import socket
 import sys
+import threading
+import time
 
-from benchmarks.programs import Program
+from benchmarks.programs import WAIT, BenchmarkError, Program
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,3 +52,37 @@ class Proxy:
     def end(self) -> None:
         """End it."""
         self._program.end()
+
+
+def echo_times(distance: Distance, count: int, size: int = 1000) -> list[float]:
+    """Give milliseconds that bytes take there and back with nothing but the network in between."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=_echo, args=(server,), daemon=True).start()
+        proxy = Proxy(server.getsockname()[1], distance)
+        try:
+            with socket.create_connection(("127.0.0.1", proxy.port), timeout=WAIT) as ours:
+                ours.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                return [_there_and_back(ours, bytes(size)) for _ in range(count)]
+        finally:
+            proxy.end()
+
+
+def _echo(server: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        theirs, _ = server.accept()
+        with theirs:
+            theirs.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            while data := theirs.recv(65536):
+                theirs.sendall(data)
+
+
+def _there_and_back(ours: socket.socket, data: bytes) -> float:
+    began = time.perf_counter()
+    ours.sendall(data)
+    left = len(data)
+    while left:
+        got = ours.recv(left)
+        if not got:
+            raise BenchmarkError("the network in between is gone")
+        left -= len(got)
+    return 1000 * (time.perf_counter() - began)

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 LOCAL = "local"
+NETWORK_ALONE = "the network alone"
+"""How long a kilobyte takes there and back: no way to a kernel, but what each of them needs at least."""
 
 Value = Callable[[Any], float]
 """Makes a number of what one round gave."""

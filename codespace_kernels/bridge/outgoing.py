@@ -104,10 +104,10 @@ class _Entry(NamedTuple):
 
 
 class SendQueue:
-    """What one connection has to send; tries at once, and keeps what the operating system does not take.
+    """What one connection has to send; keeps what the operating system does not take.
 
-    What follows a message within one turn of the loop is gathered: a system call for each message of a burst was a
-    third of all that a broker did.
+    What is sent within one turn of the loop is gathered: each system call may wake the client up, and one for each
+    message of a burst was a third of all that a broker did.
 
     Args:
         sock: Connected, not blocking.
@@ -140,7 +140,7 @@ class SendQueue:
         return bool(self._entries) and not self._gathers
 
     def send(self, pieces: Sequence[bytes], outgoing: Outgoing | None = None) -> None:
-        """Send bytes, or keep them until the socket takes them.
+        """Send bytes in the loop's next turn, or keep them until the socket takes them.
 
         Args:
             pieces: In this order.
@@ -151,29 +151,12 @@ class SendQueue:
         """
         size = sum(map(len, pieces))
         self._end += size
-        if self._gathers:
-            self._gather(pieces, size, outgoing)
+        if not self._gathers and not self._entries and not self._stopped:
+            self._gathers = True
+            self._soon()
+        self._keep(pieces, size, outgoing)
+        if not self._gathers:
             return
-        if self._entries or self._stopped:
-            self._keep(pieces, 0, outgoing)
-            return
-        self._note(self._end, size, outgoing)
-        try:
-            sent = self._write(pieces)
-        except OSError:
-            self._keep(pieces, 0, outgoing)
-            raise
-        if sent < size:
-            self._keep(pieces, sent, outgoing)
-            self._watch(True)
-            return
-        self._gathers = True
-        self._soon()
-        if outgoing is not None:
-            outgoing.finished()
-
-    def _gather(self, pieces: Sequence[bytes], size: int, outgoing: Outgoing | None) -> None:
-        self._keep(pieces, 0, outgoing)
         self._gathered += size
         if self._gathered >= _GATHERED_BYTES or len(self._entries) >= _BATCH_PIECES:
             self._send_gathered(goes_on=True)
@@ -222,10 +205,9 @@ class SendQueue:
         entries, self._entries = self._entries, collections.deque()
         return [entry.outgoing for entry in entries if entry.outgoing is not None]
 
-    def _keep(self, pieces: Sequence[bytes], sent: int, outgoing: Outgoing | None) -> None:
+    def _keep(self, pieces: Sequence[bytes], size: int, outgoing: Outgoing | None) -> None:
         left = collections.deque(memoryview(piece) for piece in pieces)
-        _advance(left, sent)
-        self._entries.append(_Entry(left, outgoing, self._end, sum(map(len, pieces))))
+        self._entries.append(_Entry(left, outgoing, self._end, size))
         if outgoing is not None:
             outgoing.waits(pieces)
 

@@ -70,6 +70,7 @@ class StreamCarrier:
         self._lost = lost
         self._idle_interval, self._busy_interval, self._silence_limit = intervals
         self._wake = asyncio.Event()
+        self._looks_at = float("-inf")
         self._asked_at: float | None = None
         self._urgent_limit: float | None = None
         self._watchful_until = float("-inf")
@@ -89,7 +90,11 @@ class StreamCarrier:
         ]
 
     def wake(self) -> None:
-        """Look for something to send."""
+        """Look for something to send, if there is something, or will be before it is looked for anyway."""
+        if not self._session.has_to_send:
+            deadline = self._session.next_deadline()
+            if deadline is None or deadline >= self._looks_at:
+                return
         self._wake.set()
 
     def probe(self, limit: float) -> None:
@@ -159,7 +164,7 @@ class StreamCarrier:
             self._give(event)
             if self._stopped:
                 break
-        self._wake.set()
+        self.wake()
         return None
 
     def _give(self, event: Any) -> None:
@@ -175,11 +180,14 @@ class StreamCarrier:
         loop = asyncio.get_running_loop()
         while True:
             self._wake.clear()
+            self._looks_at = float("-inf")
             await self._write_all()
             deadline = self._session.next_deadline()
             if deadline is None:
+                self._looks_at = float("inf")
                 await self._wake.wait()
                 continue
+            self._looks_at = deadline
             timer = loop.call_later(max(0.0, deadline - time.monotonic()), self._wake.set)
             try:
                 await self._wake.wait()

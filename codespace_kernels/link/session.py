@@ -287,6 +287,17 @@ class Session:
             self._journal.flush(self)
         return b"".join(out)
 
+    @property
+    def has_to_send(self) -> bool:
+        """Whether `data_to_send` may have something to give at once."""
+        if self._control or self._turns or self._replay or self._to_ack >= ACK_BYTES:
+            return True
+        if self._receipts is None or not self._connected or self._to_confirm_since is not None:
+            return False
+        # A confirmation goes out with an acknowledgement; without one it has no time yet.
+        is_planned = self._to_ack_since is not None and self._said_confirmed >= 0
+        return not is_planned and self._receipts.confirmed != self._said_confirmed
+
     def next_deadline(self) -> Optional[float]:
         """Tell when `data_to_send` will have something to give although nothing happens; None for never."""
         if not self._attached:

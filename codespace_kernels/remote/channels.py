@@ -10,7 +10,7 @@ from typing import Any, Callable, Deque, Dict, List, Optional, Tuple
 import zmq
 
 from .probe import DELIMITER, IDENTITY, Probe, as_bytes
-from .reactor import Reactor
+from .reactor import Reactor, has_message
 
 SHELL, IOPUB, STDIN, CONTROL = 1, 2, 3, 4
 
@@ -219,18 +219,21 @@ class KernelChannels:
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
-    def _readable(self, channel: int) -> None:
+    def _readable(self, channel: int) -> bool:
+        """Read what is there, within limits; tell whether that was all."""
         left = READ_BYTES
-        socket = self._sockets.get(channel)
+        socket = self._sockets[channel]
         count = 0
-        while count < READ_MESSAGES and left > 0:
-            size = self._read(channel, socket) if socket is not None else 0
-            if not size:
-                break
+        is_empty = False
+        while count < READ_MESSAGES and left > 0 and not is_empty:
+            size = self._read(channel, socket)
             left -= size
-            count += 1
+            count += size > 0
+            # To be told by an exception costs as much as a message, and most come alone.
+            is_empty = not size or socket.closed or (count == 1 and not has_message(socket))
         if channel == IOPUB and self._state == _READY:
             self._count(count)
+        return is_empty
 
     def _count(self, messages: int) -> None:
         now = self._reactor.now

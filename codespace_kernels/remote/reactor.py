@@ -14,11 +14,16 @@ from typing import Any, Callable, Dict, Optional
 
 import zmq
 
-Callback = Callable[[], None]
+Callback = Callable[[], Any]
 
 # Plain numbers: with pyzmq's flags, an `and` costs more than a small callback.
 _EVENTS = zmq.EVENTS
 _POLLIN = int(zmq.POLLIN)
+
+
+def has_message(socket: Any) -> bool:
+    """Ask a ZMQ socket whether it has a message."""
+    return bool(socket.get(_EVENTS) & _POLLIN)
 
 
 class Reactor:
@@ -37,7 +42,10 @@ class Reactor:
         self._to_ask: Dict[Any, None] = {}
 
     def add_reader(self, source: Any, callback: Callback) -> None:
-        """Call `callback` in each turn in which `source` (ZMQ socket or descriptor) can be read, or failed."""
+        """Call `callback` in each turn in which `source` (ZMQ socket or descriptor) can be read, or failed.
+
+        A ZMQ socket is not asked in the next turn where its callback returns true: it was found empty.
+        """
         self._readers[source] = callback
         self._register(source)
         self.look_at(source)
@@ -82,10 +90,8 @@ class Reactor:
         for socket in list(self._to_ask):
             if socket not in self._to_ask:
                 continue
-            if socket.get(_EVENTS) & _POLLIN:
-                self._readers[socket]()
-            else:
-                del self._to_ask[socket]
+            if not has_message(socket) or self._readers[socket]():
+                self._to_ask.pop(socket, None)
 
     def _register(self, source: Any) -> None:
         events = (selectors.EVENT_READ if source in self._readers else 0) | (

@@ -48,21 +48,29 @@ class ClientChannel(paramiko.Channel):
         self.refused = False
         self.lost = False
         self._listener: Callable[[], None] | None = None
+        self._fed: Callable[[], None] | None = None
+        self._is_fed = False
         self._set_transport(session)
 
     # paramiko's buffers take a threading.Event to tell of data and of the end; these two make the channel one.
 
     def set(self) -> None:
-        """Tell the listener that something changed; called from the session's thread."""
-        if self._listener is not None:
+        """Tell the listener that something changed; called from any thread, in the middle of the change."""
+        if self._listener is not None and not self._is_fed:
             self._listener()
 
     def clear(self) -> None:
         """Accept that there is no data left; the listener looks for itself."""
 
-    def listen(self, listener: Callable[[], None] | None) -> None:
-        """Have `listener` called, from any thread, for new data, new window, room to send, and the end."""
+    def listen(self, listener: Callable[[], None] | None, fed: Callable[[], None] | None = None) -> None:
+        """Have somebody told, from any thread, of what happens to the channel.
+
+        Args:
+            listener: Called for new window, room to send and the end, where it may ask nothing of the channel yet.
+            fed: Called for new data, which it may take at once.
+        """
         self._listener = listener
+        self._fed = fed or listener
         if listener is not None:
             self.in_buffer.set_event(self)  # type: ignore[arg-type]  # set() and clear() are all that is called
             self.in_stderr_buffer.set_event(self)  # type: ignore[arg-type]
@@ -121,13 +129,23 @@ def _request_failed(channel: ClientChannel, message: Message) -> None:
 
 
 def _feed(channel: ClientChannel, message: Message) -> None:
-    paramiko.Channel._feed(channel, message)  # type: ignore[attr-defined]
-    _check_window(channel)
+    _feed_by(paramiko.Channel._feed, channel, message)  # type: ignore[attr-defined]
 
 
 def _feed_extended(channel: ClientChannel, message: Message) -> None:
-    paramiko.Channel._feed_extended(channel, message)  # type: ignore[attr-defined]
+    _feed_by(paramiko.Channel._feed_extended, channel, message)  # type: ignore[attr-defined]
+
+
+def _feed_by(feed: Callable[[ClientChannel, Message], None], channel: ClientChannel, message: Message) -> None:
+    # paramiko's buffer tells that data comes before it is there.
+    channel._is_fed = True
+    try:
+        feed(channel, message)
+    finally:
+        channel._is_fed = False
     _check_window(channel)
+    if channel._fed is not None:
+        channel._fed()
 
 
 def _check_window(channel: ClientChannel) -> None:

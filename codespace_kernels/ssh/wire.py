@@ -16,7 +16,7 @@ import threading
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
-from codespace_kernels.ssh.threads import call_in_loop
+from codespace_kernels.ssh.threads import call_in_loop, is_running_here
 
 if TYPE_CHECKING:
     import asyncio
@@ -251,7 +251,13 @@ class ChannelWire(Wire):
                 scheduled = True
                 call_in_loop(loop, look)
 
-        self._channel.listen(changed)
+        def fed() -> None:
+            if is_running_here(loop):
+                readable()
+            else:
+                changed()
+
+        self._channel.listen(changed, fed)
         return lambda: self._channel.listen(None)
 
     def send_nowait(self, data: bytes) -> int:

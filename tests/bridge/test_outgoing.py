@@ -51,17 +51,14 @@ def queue() -> Iterator[Queue]:
     queue.theirs.close()
 
 
-def test_the_first_message_leaves_at_once_and_what_follows_together(queue: Queue) -> None:
-    queue.send(0, b"a")
-    assert queue.arrived() == b"a"
-    assert queue.done == [0]
-    queue.send(1, b"b")
-    queue.send(2, b"c")
+def test_what_is_sent_in_a_turn_leaves_together(queue: Queue) -> None:
+    for number, data in enumerate((b"a", b"b", b"c")):
+        queue.send(number, data)
     assert queue.arrived() == b""
     assert queue.asked == 1
     assert not queue.queue
     queue.queue.send_gathered()
-    assert queue.arrived() == b"bc"
+    assert queue.arrived() == b"abc"
     assert queue.done == [0, 1, 2]
 
 
@@ -69,20 +66,22 @@ def test_the_next_turn_begins_anew(queue: Queue) -> None:
     queue.send(0, b"a")
     queue.queue.send_gathered()
     queue.send(1, b"b")
-    assert queue.arrived() == b"ab"
+    assert queue.arrived() == b"a"
     assert queue.asked == 2
+    queue.queue.send_gathered()
+    assert queue.arrived() == b"b"
 
 
 def test_much_is_not_gathered_for_long(queue: Queue) -> None:
     queue.send(0, b"a")
-    for number in range(1, 65):
+    for number in range(1, 64):
         queue.send(number, b"b")
-    assert queue.arrived() == b"a" + 64 * b"b"
-    queue.send(65, b"c")
+    assert queue.arrived() == b"a" + 63 * b"b"
+    queue.send(64, b"c")
     assert queue.arrived() == b""
     queue.queue.send_gathered()
     assert queue.arrived() == b"c"
-    assert queue.done == list(range(66))
+    assert queue.done == list(range(65))
 
 
 def test_what_the_socket_does_not_take_waits_in_order(queue: Queue) -> None:
@@ -103,6 +102,7 @@ def test_what_the_socket_does_not_take_waits_in_order(queue: Queue) -> None:
 
 def test_a_broken_connection_is_told_and_keeps_what_it_was_given(queue: Queue) -> None:
     queue.send(0, b"a")
+    queue.queue.send_gathered()
     queue.theirs.close()
     queue.send(1, b"b")
     with pytest.raises(OSError):

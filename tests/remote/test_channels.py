@@ -13,7 +13,7 @@ import zmq
 from codespace_kernels.messages import Signer
 from codespace_kernels.remote.channels import CONTROL, IOPUB, SHELL, KernelChannels
 from codespace_kernels.remote.probe import Probe
-from codespace_kernels.remote.reactor import Reactor
+from codespace_kernels.remote.reactor import Reactor, has_message
 from tests.ports import free_ports
 
 from .recorder import execute
@@ -277,3 +277,31 @@ def test_a_socket_that_is_closed_in_the_turn_in_which_it_has_something_is_left_a
         reactor.remove(there)
         os.close(there)
         os.close(here)
+
+
+def test_a_socket_that_was_found_empty_is_asked_when_it_has_something_again() -> None:
+    reactor = Reactor()
+    with zmq.Context() as context, context.socket(zmq.PULL) as pulled, context.socket(zmq.PUSH) as pushing:
+        pulled.bind("inproc://something")
+        pushing.connect("inproc://something")
+        taken: list[bytes] = []
+        calls: list[int] = []
+
+        def take() -> bool:
+            calls.append(len(taken))
+            taken.append(pulled.recv())
+            return not has_message(pulled)
+
+        reactor.add_reader(pulled, take)
+        for number in range(3):
+            pushing.send(b"%d" % number)
+            while len(taken) == number:
+                reactor.turn(time.monotonic() + 1)
+            reactor.turn(time.monotonic())
+        pushing.send(b"3")
+        pushing.send(b"4")
+        while len(taken) < 5:
+            reactor.turn(time.monotonic() + 1)
+        assert taken == [b"0", b"1", b"2", b"3", b"4"]
+        assert calls == [0, 1, 2, 3, 4]
+        reactor.remove(pulled)
