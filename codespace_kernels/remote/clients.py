@@ -13,7 +13,7 @@ from .. import __version__
 from ..link import commands
 from ..link.frames import ProtocolError
 from ..link.session import ClosedByPeer, Failed, MessageReceived, Session
-from .channels import IOPUB, SHELL, KernelChannels
+from .channels import KernelChannels
 from .outputs import Outputs
 from .reactor import Reactor
 from .spool import Spool, SpoolQueue
@@ -23,14 +23,6 @@ log = logging.getLogger(__name__)
 
 STATUS_DELAY = 0.1
 """Seconds that kernels' statuses are gathered for the server: it need not wake up twice for each short execution."""
-
-LINGER = 0.001
-LINGER_BYTES = 16384
-"""Seconds that what a kernel sends may wait for more of it, and bytes that wait no longer.
-
-A cell's "busy" has its `execute_input` right behind it, a reply its "idle": together they wake up each process on the
-way once. What somebody waits for goes at once, and takes along what waits: "idle", questions, whatever is on control.
-"""
 
 
 class _Kernel:
@@ -80,7 +72,6 @@ class Client:
         self._kernels: Dict[int, _Kernel] = {}
         self._statuses: Dict[Tuple[str, str], str] = {}
         self._tell_at: Optional[float] = None
-        self._lingers_until: Optional[float] = None
 
     # -- the link -----------------------------------------------------------------------------------------------------
 
@@ -107,16 +98,11 @@ class Client:
                 self.gone = True
             elif isinstance(event, Failed):
                 log.warning("link to %s: %s", self.session.session_id[:8], event.reason)
-                self._lingers_until = None
                 self.flush()
                 self.detach()
 
     def flush(self) -> None:
-        """Write what the session has to send, as far as the stream takes it; what lingers waits for its time."""
-        if self._lingers_until is not None:
-            if self._reactor.now < self._lingers_until and self.session.queued_bytes < LINGER_BYTES:
-                return
-            self._lingers_until = None
+        """Write what the session has to send, as far as the stream takes it."""
         while self.stream is not None and self.stream.writable:
             data = self.session.data_to_send(time.monotonic())
             if not data:
@@ -126,8 +112,7 @@ class Client:
     def next_deadline(self) -> Optional[float]:
         """When `tick` has something to do; None for never."""
         channels = [kernel.channels for kernel in self._kernels.values() if kernel.channels is not None]
-        own = (self._tell_at, self._lingers_until, self.session.next_deadline())
-        times = [*own, *(one.next_deadline() for one in channels)]
+        times = [self._tell_at, self.session.next_deadline(), *(one.next_deadline() for one in channels)]
         return min((at for at in times if at is not None), default=None)
 
     def tick(self, now: float) -> None:
@@ -183,7 +168,7 @@ class Client:
             self._open(opened["number"], opened["kernel_id"], opened["info"])
         elif "refused" in record:
             self._release(record["refused"])
-        self._say(commands.encode(record["answer"], raw))
+        self.session.send(commands.KERNEL, commands.CHANNEL, commands.encode(record["answer"], raw))
 
     def event(self, record: Dict[str, Any]) -> None:
         """Act on what happened to a kernel and pass it on; nothing for a kernel that is not ours."""
@@ -197,11 +182,7 @@ class Client:
                 _apply(kernel.channels, event["event"], record.get("info"))
         if ours:
             lost = {"lost": True} if had_requests and event["event"] == "restarted" else {}
-            self._say(commands.encode({**event, **lost}))
-
-    def _say(self, parts: List[bytes]) -> None:
-        self.session.send(commands.KERNEL, commands.CHANNEL, parts)
-        self._linger(False)
+            self.session.send(commands.KERNEL, commands.CHANNEL, commands.encode({**event, **lost}))
 
     def _open(self, number: int, kernel_id: str, info: Dict[str, Any]) -> None:
         kernel = self._kernels.setdefault(number, _Kernel(kernel_id))
@@ -209,11 +190,7 @@ class Client:
         if kernel.channels is not None:
             return
 
-        def send(channel: int, parts: List[bytes]) -> None:
-            self.session.send(number, channel, parts)
-            self._linger(channel in (IOPUB, SHELL))
-
-        outputs = kernel.outputs = Outputs(info, self._spool, send)
+        outputs = kernel.outputs = Outputs(info, self._spool, lambda *message: self.session.send(number, *message))
 
         def observe(header: bytes, parent: bytes, content: bytes) -> None:
             self._observe(kernel_id, header, parent, content)
@@ -248,15 +225,6 @@ class Client:
         self._statuses[(kernel_id, request)] = state
         if self._tell_at is None:
             self._tell_at = self._reactor.now + STATUS_DELAY
-        if state == "idle":
-            self._linger(False)
-
-    def _linger(self, may_wait: bool) -> None:
-        """Have what was queued wait for more, or no longer."""
-        if not may_wait:
-            self._lingers_until = self._reactor.now
-        elif self._lingers_until is None:
-            self._lingers_until = self._reactor.now + LINGER
 
     def _tell_statuses(self) -> None:
         statuses, self._statuses, self._tell_at = self._statuses, {}, None
