@@ -24,6 +24,8 @@ _MARKS = 512
 A single byte is found ten times as fast as a word, and a document with an image is little else than one text.
 """
 
+_BACKSLASH = ord("\\")
+
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|-?(?:NaN|Infinity)', re.DOTALL)
 """A text, which may hold anything, or a bare word outside of texts."""
 
@@ -71,12 +73,15 @@ def _may_be_loose(document: bytes) -> bool:
                 return True
             inside = True
         else:
-            before = document[position:end]
-            inside = (len(before) - len(before.rstrip(b"\\"))) % 2 == 1
+            inside = document[end - 1] == _BACKSLASH and _is_escaped(document[position:end])
         if mark < 0:
             return False
         position = mark + 1
     return any(_stands_bare(document, word, position) for word in _BARE_WORDS)
+
+
+def _is_escaped(before: bytes) -> bool:
+    return (len(before) - len(before.rstrip(b"\\"))) % 2 == 1
 
 
 def _stands_bare(document: bytes, word: bytes, start: int) -> bool:
@@ -90,7 +95,8 @@ def _stands_bare(document: bytes, word: bytes, start: int) -> bool:
 
 
 def _strict(document: bytes) -> bytes:
-    if document in {b"", b"{}"}:
+    # The length first: to look for it in a set, a whole image would be hashed.
+    if len(document) <= len(b"{}") and document in {b"", b"{}"}:
         return b"{}"
     if len(document) > _PARSED_BYTES and not _may_be_loose(document):
         return document

@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 Send = Callable[[bytes], int]
 _Handler = Callable[[paramiko.Channel, paramiko.Message], None]
 
-_PACKET = 128 * 1024 - 64
+_PACKET = 64 * 1024 - 64
 """Bytes read at once; what does not fit the largest packet that a client takes is cut."""
 
 _LOST = (OSError, EOFError, paramiko.SSHException)

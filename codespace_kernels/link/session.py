@@ -27,6 +27,9 @@ SOON_DELAY = 0.003
 TURN = 16 * 1024
 """Bytes that one kernel sends before the next one's turn."""
 
+SHARED_SECONDS = 2.0
+"""For so long after two kernels took turns, the link counts as shared."""
+
 MAX_CONTROL = 64
 """Answers to pings that wait to be sent; a peer that asks without reading the answers gets no more."""
 
@@ -153,6 +156,9 @@ class Session:
         self._queues: Dict[int, _Queue] = {}
         self._turns: Deque[int] = deque()
         self._begun = 0
+        self._sender = -1
+        self._takes_turns = False
+        self._shared_until = float("-inf")
         self._received = 0
         self._unfinished = 0
         self._fragments: Dict[Tuple[int, int], frames.Fragments] = {}
@@ -308,6 +314,7 @@ class Session:
 
     def _fill(self, out: List[bytes], max_bytes: int, now: float) -> None:
         size = last = 0
+        self.window.shared = now < self._shared_until
         while size < max_bytes and self._in_flight < self.window.size:
             if not self._replay and self.kept_bytes >= window.LARGEST:
                 break
@@ -320,6 +327,8 @@ class Session:
             length = len(frame.header) + len(frame.body)
             size += length
             self._in_flight += length
+        if self._takes_turns:
+            self._takes_turns, self._shared_until = False, now + SHARED_SECONDS
         if size:
             self.window.sent(last, now, not self._turns)
 
@@ -354,6 +363,8 @@ class Session:
         if not queue.pieces:
             self._turns.popleft()
             del self._queues[kernel]
+        if kernel != self._sender:
+            self._sender, self._takes_turns = kernel, True
         self._sent += 1
         if self._journal is not None:
             self._journal.numbered(kernel)
