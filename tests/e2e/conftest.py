@@ -34,7 +34,8 @@ def wait_until(condition, what: str, seconds: float = WAIT):
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
-        time.sleep(0.02)
+        # Many a condition looks at every process of this machine.
+        time.sleep(0.05)
     return value
 
 

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 import nbformat
 import pytest
 
+from tests.homes import write_jupyter_config
+
 from ..conftest import SCREENSHOTS, wait_until
 from .page import STEP, NotebookPage
 
@@ -49,6 +51,7 @@ class FrontEnd:
         settings = folder / "config" / "labconfig" / "default_setting_overrides.json"
         settings.parent.mkdir(parents=True)
         settings.write_text(json.dumps(SETTINGS), encoding="utf-8")
+        write_jupyter_config(folder / "config")
         self._start()
 
     def _start(self) -> None:
