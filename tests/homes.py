@@ -11,7 +11,9 @@ import psutil
 
 _FORGET = ("GH_TOKEN", "GITHUB_TOKEN", "GH_ENTERPRISE_TOKEN", "GITHUB_ENTERPRISE_TOKEN", "GH_HOST", "GITHUB_API_URL",
            "GITHUB_SERVER_URL", "JUPYTER_PATH", "JUPYTER_CONFIG_PATH", "JUPYTER_RUNTIME_DIR", "JUPYTER_TOKEN",
-           "CODESPACES", "CODESPACE_NAME", "SSH_AUTH_SOCK", "DISPLAY")  # fmt: skip
+           "CODESPACES", "CODESPACE_NAME", "SSH_AUTH_SOCK", "DISPLAY",
+           # Else each of the many programs would compile again what it imports.
+           "PYTHONDONTWRITEBYTECODE")  # fmt: skip
 
 
 def isolate(home: Path) -> None:

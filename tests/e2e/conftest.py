@@ -13,6 +13,8 @@ import psutil
 import pytest
 
 from codespace_kernels.broker.client import BrokerClient
+from codespace_kernels.emulator.control import ControlClient
+from codespace_kernels.emulator.state import find_record
 
 WAIT = 60.0
 """Seconds that a single step may take on a busy machine."""
@@ -72,10 +74,11 @@ class EmulatedAccount:
         started = cli(*start, *options)
         assert started.returncode == 0
         self.environment: dict[str, str] = json.loads(started.stdout)["environment"]
+        self._control = ControlClient(find_record(self.environment["GITHUB_API_URL"]))
 
     def status(self) -> dict:
-        """What `emulator status` says."""
-        return json.loads(cli("emulator", "status", "--json").stdout)
+        """What `emulator status` says; asked in this process, since tests ask it often."""
+        return self._control.status()
 
     @property
     def codespace(self) -> str:
