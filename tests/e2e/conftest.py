@@ -49,6 +49,29 @@ def ended(pid: int) -> bool:
         return True
 
 
+def listens(process: subprocess.Popen) -> bool:
+    """Whether a process that was started here still takes connections."""
+    try:
+        return any(one.status == psutil.CONN_LISTEN for one in psutil.Process(process.pid).net_connections("inet"))
+    except psutil.Error:
+        return False
+
+
+def end_server(process: subprocess.Popen) -> None:
+    """End a Jupyter server, and with it its kernels.
+
+    To stop listening is the last thing that it does. One that is told to end while it reads a file then waits for ever
+    for the thread that did so, which anyio has lost.
+    """
+    process.terminate()
+    wait_until(lambda: process.poll() is not None or not listens(process), "the server to end its kernels")
+    try:
+        process.wait(5)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait(WAIT)
+
+
 def kernels_inside(codespace: str) -> list[int]:
     """Process ids of the kernels in an emulated codespace."""
     found = []

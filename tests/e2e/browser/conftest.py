@@ -16,7 +16,7 @@ import pytest
 
 from tests.homes import write_jupyter_config
 
-from ..conftest import SCREENSHOTS, wait_until
+from ..conftest import SCREENSHOTS, end_server, wait_until
 from .page import STEP, NotebookPage
 
 if TYPE_CHECKING:
@@ -86,8 +86,7 @@ class FrontEnd:
 
     def close(self) -> None:
         """End the server, and with it its kernels."""
-        self._process.terminate()
-        self._process.wait(60)
+        end_server(self._process)
         self._log.close()
 
 
