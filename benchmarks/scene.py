@@ -26,11 +26,11 @@ from benchmarks.ways import Way
 from codespace_kernels.bootstrap import ensure_server
 from codespace_kernels.broker.client import BrokerClient
 from codespace_kernels.link.client import LinkClient
+from codespace_kernels.processes import is_alive
 from tests.chaos.place import quietly
 from tests.e2e.conftest import cli, end_broker
 from tests.launchers import processes_inside
 from tests.ports import free_port
-from tests.processes import is_alive
 from tests.remote.local_connection import LocalConnection
 from tests.ssh.conftest import make_key
 

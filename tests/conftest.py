@@ -12,6 +12,7 @@ import hypothesis
 import psutil
 import pytest
 
+from tests.durations import longest_first
 from tests.homes import isolate, living_in
 
 # No test asserts a time: this machine may have other things to do.
@@ -33,8 +34,10 @@ def pytest_configure(config: pytest.Config) -> None:
 _HOME = pytest.StashKey[Path]()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Try once more what drives whole front ends; what chaos finds would not be found again, and counts at once."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=longest_first)
     for item in items:
         if item.get_closest_marker("e2e") is not None and "chaos" not in item.path.parts:
             item.add_marker(pytest.mark.flaky(reruns=1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -10,7 +11,9 @@ import psutil
 
 _FORGET = ("GH_TOKEN", "GITHUB_TOKEN", "GH_ENTERPRISE_TOKEN", "GITHUB_ENTERPRISE_TOKEN", "GH_HOST", "GITHUB_API_URL",
            "GITHUB_SERVER_URL", "JUPYTER_PATH", "JUPYTER_CONFIG_PATH", "JUPYTER_RUNTIME_DIR", "JUPYTER_TOKEN",
-           "CODESPACES", "CODESPACE_NAME", "SSH_AUTH_SOCK", "DISPLAY")  # fmt: skip
+           "CODESPACES", "CODESPACE_NAME", "SSH_AUTH_SOCK", "DISPLAY",
+           # Else each of the many programs would compile again what it imports.
+           "PYTHONDONTWRITEBYTECODE")  # fmt: skip
 
 
 def isolate(home: Path) -> None:
@@ -19,6 +22,7 @@ def isolate(home: Path) -> None:
         if name in _FORGET or name.startswith("CODESPACE_KERNELS_"):
             del os.environ[name]
     (home / "run").mkdir(mode=0o700)
+    write_jupyter_config(home / "config" / "jupyter")
     os.environ.update(
         {
             "HOME": str(home),
@@ -40,6 +44,13 @@ def isolate(home: Path) -> None:
             "NO_COLOR": "1",
         }
     )
+
+
+def write_jupyter_config(folder: Path) -> None:
+    """Have JupyterLab look for no language servers: with each server it starts Node.js and R for that."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {"LanguageServerManager": {"autodetect": False}}
+    (folder / "jupyter_config.json").write_text(json.dumps(config), encoding="utf-8")
 
 
 def living_in(home: Path) -> list[psutil.Process]:

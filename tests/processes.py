@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import psutil
 
+from codespace_kernels.processes import is_alive
+
 
 def command_line(process: psutil.Process) -> str:
     """Give a process's arguments, separated by spaces; nothing for one that ended."""
@@ -27,14 +29,6 @@ def environment(process: psutil.Process) -> dict[str, str]:
         return process.environ()
     except psutil.Error:
         return {}
-
-
-def is_alive(process: psutil.Process) -> bool:
-    """Tell whether a process runs: one that ended and was not collected yet does not."""
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return False
 
 
 def living_children() -> list[psutil.Process]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pty
+import select
 import subprocess
 import termios
 import threading
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
 WAIT = 90.0
 """Seconds for one text to appear."""
+
+AGAIN = 5.0
+"""Seconds after which a key that nothing came of is pressed again."""
 
 
 class Terminal:
@@ -48,12 +52,20 @@ class Terminal:
             with contextlib.suppress(OSError):
                 os.close(descriptor)
 
-    def wait_for(self, text: str) -> None:
-        """Wait until this stands there, after what was waited for before."""
+    def wait_for(self, text: str, *, key: str = "") -> None:
+        """Wait until this stands there, after what was waited for before.
+
+        Args:
+            text: What.
+            key: Pressed now, and again as long as nothing comes of it: between two prompts, a key may be lost.
+        """
         watch = threading.Timer(WAIT, self._give_up)
         watch.start()
         try:
+            self.type(key)
             while text.encode() not in self._text:
+                while key and not select.select([self.leader], [], [], AGAIN)[0]:
+                    self.type(key)
                 data = os.read(self.leader, 65536)
                 assert data != b"\0", f"waited {WAIT} s for {text!r}"
                 self._text += data

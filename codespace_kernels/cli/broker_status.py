@@ -14,6 +14,7 @@ from codespace_kernels.broker.usage import UsageMeter
 from codespace_kernels.cli import options as shared
 from codespace_kernels.cli import terminal
 from codespace_kernels.errors import BrokerError, WorkspaceNotFoundError
+from codespace_kernels.processes import wait_for_end
 
 if TYPE_CHECKING:
     import argparse
@@ -42,11 +43,10 @@ def end_broker() -> bool:
         return False
     try:
         process = psutil.Process(client.call("POST", "quit", {})["pid"])
-        process.wait(QUIT_TIMEOUT)
     except psutil.NoSuchProcess:
         return True
-    except psutil.TimeoutExpired as error:
-        raise BrokerError(f"The broker (process {error.pid}) did not end within {QUIT_TIMEOUT:g} s. End it.") from None
+    if wait_for_end([process], QUIT_TIMEOUT):
+        raise BrokerError(f"The broker (process {process.pid}) did not end within {QUIT_TIMEOUT:g} s. End it.")
     return True
 
 

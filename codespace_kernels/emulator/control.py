@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
+import ssl
 from typing import TYPE_CHECKING
 
 import httpx
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from codespace_kernels.emulator.state import EmulatorRecord
 
 ANSWER_SECONDS = 10.0
+_NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""Trusts nobody. Its address is plain HTTP, and to load the public authorities takes longer than to ask."""
+
 _SHOWN = ("name", "display_name", "state", "last_used_at", "idle_timeout_minutes", "last_known_stop_notice")
 
 
@@ -141,7 +145,7 @@ class ControlClient:
     def _request(self, method: str, path: str, *, body: Json | None = None, query: Json | None = None) -> Json:
         try:
             # A proxy of the environment has no business between two processes of one machine.
-            with httpx.Client(trust_env=False, timeout=ANSWER_SECONDS) as client:
+            with httpx.Client(trust_env=False, timeout=ANSWER_SECONDS, verify=_NO_TLS) as client:
                 answer = client.request(
                     method,
                     f"{self.record.api_url}/_emulator/{path}",

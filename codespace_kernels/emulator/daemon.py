@@ -28,6 +28,7 @@ from codespace_kernels.emulator.leftovers import clean_up
 from codespace_kernels.emulator.server import Emulator
 from codespace_kernels.emulator.state import EmulatorRecord, find_record
 from codespace_kernels.errors import CodespaceKernelsError, EmulatorError, error_from_json
+from codespace_kernels.processes import wait_for_end
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -128,7 +129,7 @@ def stop(record: EmulatorRecord) -> None:
         with contextlib.suppress(psutil.NoSuchProcess):
             process = psutil.Process(record.pid)
             process.kill()
-            process.wait(_KILL_SECONDS)
+            wait_for_end([process], _KILL_SECONDS)
     clean_up(record)
 
 

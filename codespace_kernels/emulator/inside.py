@@ -13,6 +13,7 @@ from __future__ import annotations
 import datetime
 import getpass
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -112,6 +113,7 @@ class Inside:
         for folder in (self.home, self.home / ".ssh", self.etc):
             folder.mkdir(parents=True, mode=0o700, exist_ok=True)
         self._write_profile()
+        self._write_jupyter_config()
         is_new = not self.workspace.exists()
         if is_new:
             self._clone()
@@ -192,6 +194,16 @@ class Inside:
             path = self.home / name
             if not path.exists():
                 path.write_text(text, encoding="utf-8")
+
+    def _write_jupyter_config(self) -> None:
+        """Have JupyterLab look for no language servers: those of this computer are not the codespace's.
+
+        To look for them, it starts Node.js and R with each Jupyter server.
+        """
+        path = self.home / ".jupyter" / "jupyter_config.json"
+        path.parent.mkdir(exist_ok=True)
+        if not path.exists():
+            path.write_text(json.dumps({"LanguageServerManager": {"autodetect": False}}), encoding="utf-8")
 
     def _clone(self) -> None:
         self.workspace.mkdir(parents=True)

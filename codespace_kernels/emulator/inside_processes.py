@@ -14,6 +14,8 @@ from collections.abc import Iterable
 
 import psutil
 
+from codespace_kernels.processes import is_alive, wait_for_end
+
 MARKER = "CODESPACE_KERNELS_MACHINE"
 
 _ROUNDS = 5
@@ -58,28 +60,10 @@ def _end(processes: list[psutil.Process], patience: float) -> None:
     for process in processes:
         with contextlib.suppress(psutil.Error):
             process.terminate()
-    for process in _wait(processes, patience):
+    for process in wait_for_end(processes, patience):
         with contextlib.suppress(psutil.Error):
             process.kill()
-    _wait(processes, 2.0)
-
-
-def _wait(processes: list[psutil.Process], patience: float) -> list[psutil.Process]:
-    """Wait until processes have ended; gives those that have not.
-
-    A process that ended counts even where its parent has not asked for its status: that is the parent's to have.
-    """
-    deadline = time.monotonic() + patience
-    while (alive := [process for process in processes if _alive(process)]) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return alive
-
-
-def _alive(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return False
+    wait_for_end(processes, 2.0)
 
 
 def _existing(pids: Iterable[int]) -> list[psutil.Process]:
@@ -87,7 +71,7 @@ def _existing(pids: Iterable[int]) -> list[psutil.Process]:
     for pid in pids:
         with contextlib.suppress(psutil.Error):
             process = psutil.Process(pid)
-            if _alive(process):
+            if is_alive(process):
                 found.append(process)
     return found
 
@@ -98,4 +82,4 @@ def _with_descendants(processes: list[psutil.Process]) -> list[psutil.Process]:
         with contextlib.suppress(psutil.Error):
             found.update((child.pid, child) for child in process.children(recursive=True))
     found.pop(os.getpid(), None)
-    return [process for process in found.values() if _alive(process)]
+    return [process for process in found.values() if is_alive(process)]

@@ -21,9 +21,10 @@ from codespace_kernels.bridge.sockets import LocalSockets, Ports
 from codespace_kernels.bridge.takings import LeftTable, Token
 from codespace_kernels.broker.keeping import Keeping, collect
 from codespace_kernels.messages import Channel
+from codespace_kernels.processes import is_alive
 from tests.bridge.test_killed import SENT, numbers_in
 from tests.ports import free_ports
-from tests.processes import command_line, is_alive, living_children
+from tests.processes import command_line, living_children
 from tests.zmtp.hello import GREETING, ready
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux says how much it has taken")

@@ -118,5 +118,6 @@ async def soon(condition: Any, what: str, seconds: float = WAIT) -> Any:
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
-        await asyncio.sleep(0.02)
+        # Many a condition looks at every process of this machine.
+        await asyncio.sleep(0.05)
     return value

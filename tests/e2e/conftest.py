@@ -13,6 +13,8 @@ import psutil
 import pytest
 
 from codespace_kernels.broker.client import BrokerClient
+from codespace_kernels.emulator.control import ControlClient
+from codespace_kernels.emulator.state import find_record
 
 WAIT = 60.0
 """Seconds that a single step may take on a busy machine."""
@@ -34,7 +36,8 @@ def wait_until(condition, what: str, seconds: float = WAIT):
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
-        time.sleep(0.02)
+        # Many a condition looks at every process of this machine.
+        time.sleep(0.05)
     return value
 
 
@@ -44,6 +47,29 @@ def ended(pid: int) -> bool:
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
+
+
+def listens(process: subprocess.Popen) -> bool:
+    """Whether a process that was started here still takes connections."""
+    try:
+        return any(one.status == psutil.CONN_LISTEN for one in psutil.Process(process.pid).net_connections("inet"))
+    except psutil.Error:
+        return False
+
+
+def end_server(process: subprocess.Popen) -> None:
+    """End a Jupyter server, and with it its kernels.
+
+    To stop listening is the last thing that it does. One that is told to end while it reads a file then waits for ever
+    for the thread that did so, which anyio has lost.
+    """
+    process.terminate()
+    wait_until(lambda: process.poll() is not None or not listens(process), "the server to end its kernels")
+    try:
+        process.wait(5)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait(WAIT)
 
 
 def kernels_inside(codespace: str) -> list[int]:
@@ -71,10 +97,11 @@ class EmulatedAccount:
         started = cli(*start, *options)
         assert started.returncode == 0
         self.environment: dict[str, str] = json.loads(started.stdout)["environment"]
+        self._control = ControlClient(find_record(self.environment["GITHUB_API_URL"]))
 
     def status(self) -> dict:
-        """What `emulator status` says."""
-        return json.loads(cli("emulator", "status", "--json").stdout)
+        """What `emulator status` says; asked in this process, since tests ask it often."""
+        return self._control.status()
 
     @property
     def codespace(self) -> str:

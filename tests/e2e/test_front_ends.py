@@ -18,7 +18,7 @@ import pytest
 from codespace_kernels.broker.client import BrokerClient
 from tests.ports import free_port
 
-from .conftest import REPOSITORY, SCREENSHOTS, run, wait_until
+from .conftest import REPOSITORY, SCREENSHOTS, end_server, run, wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -208,8 +208,7 @@ class Server:
         return seen
 
     def close(self) -> None:
-        self.process.terminate()
-        self.process.wait(60)
+        end_server(self.process)
 
 
 def start_jupyter_server(root: Path, *more: str) -> Server:

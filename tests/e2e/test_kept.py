@@ -317,8 +317,7 @@ def use_a_console(kernel_id: str, code: str, expected: str) -> None:
         console.type(f"{code}\r\r")
         console.wait_for(expected)
         console.wait_for("In [")
-        console.type("\x04")
-        console.wait_for("really want to exit")
+        console.wait_for("really want to exit", key="\x04")
         console.type("y\r")
         assert console.wait() == 0
 

@@ -110,7 +110,7 @@ async def test_completion_and_inspection(kernel_name):
 
 
 @pytest.mark.timeout(300)
-async def test_burst_of_20000_messages_arrives_whole_and_in_order_ten_times(kernel_name):
+async def test_burst_of_20000_messages_arrives_whole_and_in_order_three_times(kernel_name):
     code = """
 from IPython import get_ipython
 kernel = get_ipython().kernel
@@ -119,7 +119,7 @@ for i in range(20000):
     kernel.session.send(kernel.iopub_socket, 'stream', content, parent=kernel.get_parent(), ident=b'stream')
 """
     async with running_kernel(kernel_name) as (_, client):
-        for _ in range(10):
+        for _ in range(3):
             messages = await execute(client, code)
             numbers = [int(m["content"]["text"]) for m in messages if m["msg_type"] == "stream"]
             assert numbers == list(range(20000))

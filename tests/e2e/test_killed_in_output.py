@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.e2e
 
-LINES = 9000
+LINES = 6000
 KILLS = 3
 NUMBERS = f"""
 for number in range({LINES}):

@@ -20,6 +20,7 @@ import pytest
 
 from codespace_kernels.emulator import emulator_token
 from codespace_kernels.emulator.__main__ import main
+from codespace_kernels.processes import wait_for_end
 from tests.processes import name_of
 
 
@@ -83,7 +84,7 @@ def started(*options: str) -> Iterator[Started]:
     finally:
         with contextlib.suppress(psutil.NoSuchProcess):
             emulator.process.kill()
-            emulator.process.wait(60)
+            wait_for_end([emulator.process], 60)
         run("stop")
 
 
@@ -120,7 +121,7 @@ def belongs(process: psutil.Process, folder: str) -> bool:
 
 
 def gone(processes: list[psutil.Process]) -> bool:
-    return not psutil.wait_procs(processes, timeout=60)[1]
+    return not wait_for_end(processes, 60)
 
 
 def test_start_prints_what_a_shell_can_eval(home):
@@ -222,7 +223,7 @@ def test_what_a_killed_emulator_left_is_cleaned_up(home, verb):
         inside = with_running_codespace(emulator)
         folder = Path(emulator.status()["folder"])
         emulator.process.kill()
-        emulator.process.wait(60)
+        assert gone([emulator.process])
         assert any(process.is_running() for process in inside)
         assert emulator_token(emulator.api_url) is None
         done = run(verb)

@@ -15,7 +15,7 @@ import pytest
 from codespace_kernels.bootstrap import ensure_server
 from codespace_kernels.link.client import LinkClient
 from codespace_kernels.link.kernel import LinkKernel
-from tests.processes import is_alive
+from codespace_kernels.processes import is_alive, wait_for_end
 
 from .local_connection import LocalConnection
 from .recorder import Recorder
@@ -40,11 +40,11 @@ def end_all(home: Path) -> None:
             process.terminate()
         except psutil.Error:
             continue
-    _, left = psutil.wait_procs(processes_of(home), timeout=8)
+    left = wait_for_end(processes_of(home), 8)
     for process in left:
         with contextlib.suppress(psutil.Error):
             process.kill()
-    psutil.wait_procs(left, timeout=5)
+    wait_for_end(left, 5)
 
 
 def make_home() -> Path:
@@ -83,6 +83,8 @@ def environment(home: Path, python: str | None = None) -> dict[str, str | None]:
         "JUPYTER_DATA_DIR": str(home / "jupyter"),
         "JUPYTER_RUNTIME_DIR": None,
         "JUPYTER_CONFIG_DIR": str(config),
+        # Else the virtual environment's configuration, where those are on, would count more than this one.
+        "JUPYTER_PREFER_ENV_PATH": "0",
         "IPYTHONDIR": str(home / "ipython"),
         "XDG_DATA_HOME": None,
         "VIRTUAL_ENV": None,

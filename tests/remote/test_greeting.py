@@ -15,7 +15,7 @@ from codespace_kernels.errors import RemoteServerError
 from codespace_kernels.link.client import LinkClient
 from codespace_kernels.progress import silent
 
-from .conftest import environment, wait_until_gone
+from .conftest import environment, wait_until_empty
 from .local_connection import LocalConnection, PipeStream
 
 
@@ -76,7 +76,8 @@ async def test_every_way_is_one_command_and_the_greeting_is_said_once(fresh_home
 
     # The server is gone.
     os.kill(info["pid"], signal.SIGKILL)
-    wait_until_gone(info["pid"])
+    # Its child as well: until that has noticed, the socket is listened to, and the new link would end with it.
+    wait_until_empty(fresh_home)
     workspace = Workspace(fresh_home)
     assert (await attach(workspace))["pid"] != info["pid"]
     greeting, *others = workspace.streams[0].written

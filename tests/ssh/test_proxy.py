@@ -10,11 +10,12 @@ import httpx
 import pytest
 
 from codespace_kernels.errors import HostKeyError, NoSshServerError, SshError
+from codespace_kernels.processes import is_alive
 from codespace_kernels.progress import silent
 from codespace_kernels.ssh.gh import connect_by_gh
 from codespace_kernels.ssh.hostkeys import HostKeyPins
 from codespace_kernels.ssh.proxy import ProxyProcess
-from tests.processes import command_line, is_alive, living_children
+from tests.processes import command_line, living_children
 from tests.ssh.conftest import WAIT, make_key
 from tests.ssh.test_connection import read_exactly
 

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 import nbformat
 import pytest
 
-from ..conftest import SCREENSHOTS, wait_until
+from tests.homes import write_jupyter_config
+
+from ..conftest import SCREENSHOTS, end_server, wait_until
 from .page import STEP, NotebookPage
 
 if TYPE_CHECKING:
@@ -49,6 +51,7 @@ class FrontEnd:
         settings = folder / "config" / "labconfig" / "default_setting_overrides.json"
         settings.parent.mkdir(parents=True)
         settings.write_text(json.dumps(SETTINGS), encoding="utf-8")
+        write_jupyter_config(folder / "config")
         self._start()
 
     def _start(self) -> None:
@@ -83,8 +86,7 @@ class FrontEnd:
 
     def close(self) -> None:
         """End the server, and with it its kernels."""
-        self._process.terminate()
-        self._process.wait(60)
+        end_server(self._process)
         self._log.close()
 
 
