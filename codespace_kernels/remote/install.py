@@ -10,8 +10,11 @@ from typing import Iterator, List, NamedTuple, Optional
 
 from . import places, report
 
-PACKAGES = ("jupyter_server>=2", "ipykernel")
-"""ipykernel goes into our own environment too, so that there is at least one kernel. The user's stay as they are."""
+PACKAGES = ("jupyter_server>=2", "ipykernel", "jsonschema<4.25")
+"""ipykernel goes into our own environment too, so that there is at least one kernel. The user's stay as they are.
+
+A newer jsonschema, with the extras that Jupyter asks for, takes more than a second at each start of the server.
+"""
 
 _TOLD = ("Collecting", "Downloading", "Installing", "Resolved", "Prepared", "Installed")
 
