@@ -25,8 +25,8 @@ _STDERR_READ = 65536
 class ChannelStream:
     """A `Stream` over an SSH channel; implements `codespace_kernels.connection.Stream`.
 
-    Incoming data is decrypted in the session's thread, which then wakes the loop: one hop. Outgoing data is encrypted
-    and sent on the loop, in calls that do not block: none.
+    Incoming data that the loop itself has read is handed on in the same turn; what the session's thread reads wakes the
+    loop. Outgoing data is encrypted and sent on the loop, in calls that do not block.
 
     Args:
         channel: Owned from now on: closed with the stream.

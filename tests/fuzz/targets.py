@@ -71,7 +71,7 @@ def link_frames(dice: random.Random) -> bool:
             if isinstance(frame, frames.ProtocolError):
                 return False
             assert type(frame).__module__ == frames.__name__
-        assert len(decoder._buffer) <= LARGEST_BUFFER
+        assert sum(map(len, decoder._kept)) <= LARGEST_BUFFER
     return True
 
 
