@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import array
-import contextlib
-import fcntl
 import os
 import socket
 from typing import Callable, List, Optional
@@ -12,10 +10,7 @@ from typing import Callable, List, Optional
 from .reactor import Reactor
 
 _READ = 65536
-"""As much as a pipe holds, unless it is told otherwise."""
-
-_ROOM = 1024 * 1024
-"""Bytes of a pipe to the SSH server, where it is a pipe: with less of it, each 64 KiB wait for both to have a turn."""
+"""As much as a pipe holds."""
 
 
 class LinkStream:
@@ -90,9 +85,6 @@ class LinkStream:
             return
         for descriptor in passed:
             os.set_blocking(descriptor, False)
-        with contextlib.suppress(AttributeError, OSError):
-            # Linux; the name came with Python 3.10.
-            fcntl.fcntl(passed[1], fcntl.F_SETPIPE_SZ, _ROOM)
         self._reactor.add_reader(passed[0], self._readable)
 
     def _readable(self) -> None:

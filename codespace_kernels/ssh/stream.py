@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from typing import TYPE_CHECKING
 
 from codespace_kernels.errors import WorkspaceConnectionError
-from codespace_kernels.ssh.threads import call_in_loop, is_running_here
+from codespace_kernels.ssh.threads import call_here, call_in_loop
 
 if TYPE_CHECKING:
     import os
@@ -46,14 +47,7 @@ class ChannelStream:
         self._closed_here = False
         self.carried = 0
         channel.setblocking(blocking=False)
-        channel.listen(self._changed, self._fed)
-
-    def _fed(self) -> None:
-        """Look at what came: at once, where the loop itself has read it."""
-        if is_running_here(self._loop):
-            self._wake()
-        else:
-            self._changed()
+        channel.listen(self._changed, functools.partial(call_here, self._loop, self._wake, self._changed))
 
     def _changed(self) -> None:
         """Wake the loop; called from any thread, any number of times before the loop gets to it."""

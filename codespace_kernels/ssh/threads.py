@@ -22,7 +22,7 @@ T = TypeVar("T")
 def call_in_loop(loop: asyncio.AbstractEventLoop, callback: Callable[..., object], *args: object) -> None:
     """Schedule a callback from any thread; a loop that is closed already no longer wants it."""
     try:
-        if is_running_here(loop):
+        if _is_running_here(loop):
             loop.call_soon(callback, *args)
         else:
             loop.call_soon_threadsafe(callback, *args)
@@ -31,7 +31,12 @@ def call_in_loop(loop: asyncio.AbstractEventLoop, callback: Callable[..., object
             raise
 
 
-def is_running_here(loop: asyncio.AbstractEventLoop) -> bool:
+def call_here(loop: asyncio.AbstractEventLoop, here: Callable[[], object], elsewhere: Callable[[], object]) -> None:
+    """Call one in the loop's own thread, the other in any other thread."""
+    (here if _is_running_here(loop) else elsewhere)()
+
+
+def _is_running_here(loop: asyncio.AbstractEventLoop) -> bool:
     """Tell whether that is this thread's loop, which need not be woken: that takes two system calls."""
     try:
         return asyncio.get_running_loop() is loop

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import selectors
 import socket
 import ssl
@@ -16,7 +17,7 @@ import threading
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
-from codespace_kernels.ssh.threads import call_in_loop, is_running_here
+from codespace_kernels.ssh.threads import call_here, call_in_loop
 
 if TYPE_CHECKING:
     import asyncio
@@ -251,13 +252,7 @@ class ChannelWire(Wire):
                 scheduled = True
                 call_in_loop(loop, look)
 
-        def fed() -> None:
-            if is_running_here(loop):
-                readable()
-            else:
-                changed()
-
-        self._channel.listen(changed, fed)
+        self._channel.listen(changed, functools.partial(call_here, loop, readable, changed))
         return lambda: self._channel.listen(None)
 
     def send_nowait(self, data: bytes) -> int:
