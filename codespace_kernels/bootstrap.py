@@ -1,9 +1,9 @@
 """Brings up the Jupyter server in a workspace and opens the link to it.
 
-The code that runs there (`remote/` and the common part of `link/`) is one zip whose path holds a digest of its content:
-it is sent when it is missing and never changes. One command is the whole way. Where the server runs already, it becomes
-the link's stream at once; else a script in the zip finds or starts a server and becomes the stream then. What the link
-says first is sent along with the command, and waits there until somebody reads it.
+The code that runs there (`remote/` and the common parts of `link/` and `zmtp/`) is one zip whose path holds a digest of
+its content: it is sent when it is missing and never changes. One command is the whole way. Where the server runs
+already, it becomes the link's stream at once; else a script in the zip finds or starts a server and becomes the stream
+then. What the link says first is sent along with the command, and waits there until somebody reads it.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ _MAX_MESSAGE = 300
 _COMMON = (
     "__init__.py",
     *(f"link/{name}.py" for name in ("__init__", "commands", "frames", "receipts", "session", "window")),
+    *(f"zmtp/{name}.py" for name in ("__init__", "commands", "frames", "greeting", "mechanisms")),
 )
 _MAIN = "from codespace_kernels.remote.bootstrap import main\n\nmain()\n"
 

@@ -21,8 +21,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import psutil
-
 from codespace_kernels import platforms
 from codespace_kernels.broker.handle import KernelHandle
 from codespace_kernels.broker.protocol import PASSED_ON, SHUT_DOWN, Access, KernelRequest
@@ -91,7 +89,7 @@ def kernel_request(info: Mapping[str, Any], env: Mapping[str, str]) -> KernelReq
         session=env.get("JPY_SESSION_NAME", ""),
         place=place_of(notebook_folder(env)),
         parent=os.getppid(),
-        started=psutil.Process().create_time(),
+        started=platforms.own_start(),
     )
 
 

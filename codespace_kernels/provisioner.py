@@ -185,7 +185,7 @@ class CodespaceProvisioner(KernelProvisionerBase):
         if not self._encrypted:
             return "", ""
         # Few front ends encrypt, and all of them pay for what is imported.
-        from codespace_kernels.zmtp import CurveKeys
+        from codespace_kernels.zmtp.curve import CurveKeys
 
         public, secret = (getattr(self.parent, f"curve_{kind}key", None) for kind in ("public", "secret"))
         return (public.decode(), secret.decode()) if public and secret else CurveKeys.generate().to_text()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import platform
 import stat
 import sys
 import tempfile
@@ -119,6 +118,9 @@ def _is_usable(folder: Path) -> bool:
 
 
 def _any_candidates() -> list[Path]:
+    # Imported here: few come here, and every launcher would pay for it.
+    import platform
+
     # Homes may be shared between machines, ports are not.
     return [data_dir() / f"run-{platform.node()}"]
 

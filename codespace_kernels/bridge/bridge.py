@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from codespace_kernels.bridge.takings import Takings
     from codespace_kernels.bridge.waiting_line import WaitingState
     from codespace_kernels.remote_kernel import RemoteKernel, Token
-    from codespace_kernels.zmtp import CurveKeys
+    from codespace_kernels.zmtp.curve import CurveKeys
 
 _log = logging.getLogger(__name__)
 

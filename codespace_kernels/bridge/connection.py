@@ -13,14 +13,15 @@ from tornado.ioloop import IOLoop
 
 from codespace_kernels.bridge.outgoing import Outgoing, SendQueue
 from codespace_kernels.bridge.resumption import Resumption
-from codespace_kernels.zmtp import Peer, Ready, ZmtpError
+from codespace_kernels.zmtp.frames import ZmtpError
+from codespace_kernels.zmtp.peer import Peer, Ready
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Protocol
 
     from codespace_kernels.bridge.takings import Past, Takings
-    from codespace_kernels.zmtp import Subscription
+    from codespace_kernels.zmtp.peer import Subscription
 
     class ConnectionOwner(Protocol):
         """What a connection belongs to."""

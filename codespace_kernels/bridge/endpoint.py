@@ -16,7 +16,9 @@ from tornado.ioloop import IOLoop
 
 from codespace_kernels.bridge.connection import Connection
 from codespace_kernels.errors import SettingsError
-from codespace_kernels.zmtp import CurveServer, Null, Peer, Ready
+from codespace_kernels.zmtp.curve import CurveServer
+from codespace_kernels.zmtp.mechanisms import Null
+from codespace_kernels.zmtp.peer import Peer, Ready
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +26,8 @@ if TYPE_CHECKING:
     from codespace_kernels.bridge.connection import Allowance
     from codespace_kernels.bridge.outgoing import Outgoing
     from codespace_kernels.bridge.takings import Takings
-    from codespace_kernels.zmtp import CurveKeys, Subscription
+    from codespace_kernels.zmtp.curve import CurveKeys
+    from codespace_kernels.zmtp.peer import Subscription
 
 _log = logging.getLogger(__name__)
 

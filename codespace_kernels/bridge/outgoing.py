@@ -7,7 +7,7 @@ import logging
 import socket
 from typing import TYPE_CHECKING, NamedTuple
 
-from codespace_kernels.zmtp import encode_message
+from codespace_kernels.zmtp.frames import encode_message
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

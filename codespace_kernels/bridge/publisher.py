@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, ClassVar
 
 from codespace_kernels.bridge.endpoint import Endpoint
 from codespace_kernels.bridge.outgoing import Outgoing, Tally
-from codespace_kernels.zmtp import Subscription
+from codespace_kernels.zmtp.peer import Subscription
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Sequence
 
     from codespace_kernels.bridge.connection import Allowance, Connection
-    from codespace_kernels.zmtp import CurveKeys, Ready
+    from codespace_kernels.zmtp.curve import CurveKeys
+    from codespace_kernels.zmtp.peer import Ready
 
 RETURN_SECONDS = 5.0
 """How long a subscriber that we cut off may take to connect again. ZMQ tries every 0.1 s."""

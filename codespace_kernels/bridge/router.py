@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from codespace_kernels.bridge.connection import Allowance, Connection
-    from codespace_kernels.zmtp import CurveKeys
+    from codespace_kernels.zmtp.curve import CurveKeys
 
 _log = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from codespace_kernels.bridge.endpoint import Endpoint
     from codespace_kernels.bridge.takings import Takings
-    from codespace_kernels.zmtp import CurveKeys
+    from codespace_kernels.zmtp.curve import CurveKeys
 
 
 class Ports(NamedTuple):

@@ -23,7 +23,7 @@ from codespace_kernels.errors import CodespaceKernelsError, KernelError, KernelN
 from codespace_kernels.progress import ProgressEvent
 from codespace_kernels.remote_kernel import KernelState
 from codespace_kernels.target import KEEP, NEVER, ON_OPEN
-from codespace_kernels.zmtp import CurveKeys
+from codespace_kernels.zmtp.curve import CurveKeys
 
 if TYPE_CHECKING:
     from collections.abc import Callable

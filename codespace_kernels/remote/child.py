@@ -19,7 +19,7 @@ from typing import Any, Dict, List, Optional, Sequence
 from .. import __version__
 from ..link import frames
 from . import spool
-from .clients import Client, new_context
+from .clients import Client
 from .reactor import Reactor
 from .records import RecordDecoder, encode
 from .streams import LinkStream
@@ -83,7 +83,6 @@ class Child:
 
     def __init__(self, listener: socket.socket, pair: socket.socket, keep: float, kept: spool.Spool) -> None:
         self._reactor = Reactor()
-        self._context = new_context()
         self._listener = listener
         self._keep = keep
         self._spool = kept
@@ -171,9 +170,7 @@ class Child:
             return
         client = self._clients.get(first.session)
         if client is None:
-            client = self._clients[first.session] = Client(
-                self._reactor, self._context, first.session, self._pipe.write, self._spool
-            )
+            client = self._clients[first.session] = Client(self._reactor, first.session, self._pipe.write, self._spool)
         self._welcome(client, stream, data)
 
     def _welcome(self, client: Client, stream: LinkStream, data: bytes) -> None:

@@ -7,8 +7,6 @@ import logging
 import time
 from typing import Any, Callable, Dict, List, Optional, Sequence, Set, Tuple
 
-import zmq
-
 from .. import __version__
 from ..link import commands
 from ..link.frames import ProtocolError
@@ -40,7 +38,6 @@ class Client:
 
     Args:
         reactor: The loop.
-        context: For the kernels' sockets.
         session_id: From the client's hello.
         tell_server: Called with a JSON object for the server extension.
         spool: Where messages wait while the client is away or slow.
@@ -55,7 +52,6 @@ class Client:
     def __init__(
         self,
         reactor: Reactor,
-        context: Any,
         session_id: str,
         tell_server: Callable[[Dict[str, Any]], None],
         spool: Spool,
@@ -66,12 +62,13 @@ class Client:
         self.gone = False
         self.active: Set[str] = set()
         self._reactor = reactor
-        self._context = context
         self._tell_server = tell_server
         self._spool = spool
         self._kernels: Dict[int, _Kernel] = {}
         self._statuses: Dict[Tuple[str, str], str] = {}
         self._tell_at: Optional[float] = None
+        self._parent: Optional[bytes] = None
+        self._parent_type = ""
 
     # -- the link -----------------------------------------------------------------------------------------------------
 
@@ -111,17 +108,13 @@ class Client:
 
     def next_deadline(self) -> Optional[float]:
         """When `tick` has something to do; None for never."""
-        channels = [kernel.channels for kernel in self._kernels.values() if kernel.channels is not None]
-        times = [self._tell_at, self.session.next_deadline(), *(one.next_deadline() for one in channels)]
-        return min((at for at in times if at is not None), default=None)
+        return min((at for at in (self._tell_at, self.session.next_deadline()) if at is not None), default=None)
 
     def tick(self, now: float) -> None:
         """Do what is due."""
         if self._tell_at is not None and now >= self._tell_at:
             self._tell_statuses()
         for kernel in self._kernels.values():
-            if kernel.channels is not None:
-                kernel.channels.tick(now)
             if kernel.outputs is not None:
                 kernel.outputs.tick()
 
@@ -198,7 +191,7 @@ class Client:
         def ready() -> None:
             self._tell_server({"ready": kernel_id})
 
-        kernel.channels = KernelChannels(self._reactor, self._context, info, outputs.put, observe, ready)
+        kernel.channels = KernelChannels(self._reactor, info, outputs.put, observe, ready)
         for channel, parts in kernel.held:
             kernel.channels.send(channel, parts)
         kernel.held.clear()
@@ -217,9 +210,13 @@ class Client:
             return
         try:
             state = json.loads(content.decode())["execution_state"]
-            request = json.loads(parent.decode()).get("msg_type", "")
+            if parent != self._parent:
+                # A request's two statuses have the same.
+                self._parent_type = str(json.loads(parent.decode()).get("msg_type", ""))
+                self._parent = parent
         except (ValueError, KeyError, TypeError, AttributeError):
             return
+        request = self._parent_type
         # By type of request, since the server counts only some of them as work; the latest last.
         self._statuses.pop((kernel_id, request), None)
         self._statuses[(kernel_id, request)] = state
@@ -241,10 +238,3 @@ def _apply(channels: KernelChannels, event: str, info: Optional[Dict[str, Any]])
     elif event == "restarted" and info is not None:
         channels.drain()
         channels.open(info)
-
-
-def new_context() -> Any:
-    """Give a ZMQ context for many kernels: its default of 1024 sockets is four for each kernel and client."""
-    context = zmq.Context()
-    context.max_sockets = 16384
-    return context

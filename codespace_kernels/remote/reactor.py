@@ -1,29 +1,31 @@
-"""The child's event loop: ZMQ sockets and file descriptors, each as often as it has something.
+"""The child's event loop: file descriptors, each as often as it has something, and timers.
 
 Level-triggered, because a callback may stop reading before a socket is empty: that is how a flooding kernel leaves room
-for others. ZMQ's own poll is that, too, but asks every socket in every turn, with two system calls each: with a hundred
-kernels each message would wait for a thousand of them. So descriptors are watched, ZMQ's among them. One of those says
-that something *may* have come, until its socket is asked (zmq_getsockopt(3), ZMQ_FD).
+for others.
 """
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import selectors
 import time
-from typing import Any, Callable, Dict, Optional
-
-import zmq
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 Callback = Callable[[], Any]
 
-# Plain numbers: with pyzmq's flags, an `and` costs more than a small callback.
-_EVENTS = zmq.EVENTS
-_POLLIN = int(zmq.POLLIN)
 
+class Timer:
+    """A call that is due at some time; `cancel` it at any time, also when it has been made."""
 
-def has_message(socket: Any) -> bool:
-    """Ask a ZMQ socket whether it has a message."""
-    return bool(socket.get(_EVENTS) & _POLLIN)
+    __slots__ = ("callback",)
+
+    def __init__(self, callback: Callback) -> None:
+        self.callback: Optional[Callback] = callback
+
+    def cancel(self) -> None:
+        """Do not call back any more."""
+        self.callback = None
 
 
 class Reactor:
@@ -36,19 +38,16 @@ class Reactor:
     def __init__(self) -> None:
         self.now = time.monotonic()
         self._selector = selectors.DefaultSelector()
-        self._readers: Dict[Any, Callback] = {}
-        self._writers: Dict[Any, Callback] = {}
-        self._descriptors: Dict[Any, int] = {}
-        self._to_ask: Dict[Any, None] = {}
+        self._readers: Dict[int, Callback] = {}
+        self._writers: Dict[int, Callback] = {}
+        self._soon: Dict[Callback, None] = {}
+        self._timers: List[Tuple[float, int, Timer]] = []
+        self._numbers = itertools.count()
 
-    def add_reader(self, source: Any, callback: Callback) -> None:
-        """Call `callback` in each turn in which `source` (ZMQ socket or descriptor) can be read, or failed.
-
-        A ZMQ socket is not asked in the next turn where its callback returns true: it was found empty.
-        """
-        self._readers[source] = callback
-        self._register(source)
-        self.look_at(source)
+    def add_reader(self, descriptor: int, callback: Callback) -> None:
+        """Call `callback` in each turn in which `descriptor` can be read, or failed."""
+        self._readers[descriptor] = callback
+        self._register(descriptor)
 
     def add_writer(self, descriptor: int, callback: Callback) -> None:
         """Call `callback` in each turn in which `descriptor` can be written, or failed."""
@@ -60,51 +59,68 @@ class Reactor:
         if self._writers.pop(descriptor, None) is not None:
             self._register(descriptor)
 
-    def remove(self, source: Any) -> None:
-        """Stop watching `source`; must be called before it is closed."""
-        self._readers.pop(source, None)
-        self._writers.pop(source, None)
-        self._to_ask.pop(source, None)
-        self._register(source)
+    def remove(self, descriptor: int) -> None:
+        """Stop watching `descriptor`; must be called before it is closed."""
+        self._readers.pop(descriptor, None)
+        self._writers.pop(descriptor, None)
+        self._register(descriptor)
 
-    def look_at(self, source: Any) -> None:
-        """Ask a ZMQ socket in the next turn; to be called when it was sent something, which takes its sign away."""
-        if isinstance(source, zmq.Socket) and source in self._readers:
-            self._to_ask[source] = None
+    def call_soon(self, callback: Callback) -> None:
+        """Call `callback` once in the next turn, which does not wait; asked for twice, it is called once."""
+        self._soon[callback] = None
+
+    def forget(self, callback: Callback) -> None:
+        """Do not call `callback` any more, if `call_soon` was asked to."""
+        self._soon.pop(callback, None)
+
+    def call_at(self, at: float, callback: Callback) -> Timer:
+        """Call `callback` once, in the first turn that begins at or after `at` (monotonic seconds)."""
+        timer = Timer(callback)
+        heapq.heappush(self._timers, (at, next(self._numbers), timer))
+        return timer
 
     def turn(self, deadline: Optional[float]) -> None:
         """Wait until something happens or `deadline` (monotonic seconds, None for never), then call back."""
+        first = self._first_timer()
+        if first is not None and (deadline is None or first < deadline):
+            deadline = first
         timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
-        happened = self._selector.select(0 if self._to_ask else timeout)
+        happened = self._selector.select(0 if self._soon else timeout)
         self.now = time.monotonic()
+        soon = list(self._soon)
         for key, events in happened:
-            source = key.data
             # What happened before may have had it removed.
-            self.look_at(source)
-            if isinstance(source, zmq.Socket):
-                continue
-            if events & selectors.EVENT_READ and source in self._readers:
-                self._readers[source]()
-            if events & selectors.EVENT_WRITE and source in self._writers:
-                self._writers[source]()
-        for socket in list(self._to_ask):
-            if socket not in self._to_ask:
-                continue
-            if not has_message(socket) or self._readers[socket]():
-                self._to_ask.pop(socket, None)
+            if events & selectors.EVENT_READ and key.fd in self._readers:
+                self._readers[key.fd]()
+            if events & selectors.EVENT_WRITE and key.fd in self._writers:
+                self._writers[key.fd]()
+        for callback in soon:
+            if callback in self._soon:
+                del self._soon[callback]
+                callback()
+        if first is not None and first <= self.now:
+            self._call_due()
 
-    def _register(self, source: Any) -> None:
-        events = (selectors.EVENT_READ if source in self._readers else 0) | (
-            selectors.EVENT_WRITE if source in self._writers else 0
+    def _first_timer(self) -> Optional[float]:
+        while self._timers and self._timers[0][2].callback is None:
+            heapq.heappop(self._timers)
+        return self._timers[0][0] if self._timers else None
+
+    def _call_due(self) -> None:
+        while self._timers and self._timers[0][0] <= self.now:
+            _, _, timer = heapq.heappop(self._timers)
+            callback, timer.callback = timer.callback, None
+            if callback is not None:
+                callback()
+
+    def _register(self, descriptor: int) -> None:
+        events = (selectors.EVENT_READ if descriptor in self._readers else 0) | (
+            selectors.EVENT_WRITE if descriptor in self._writers else 0
         )
-        known = self._descriptors.get(source)
-        if known is None:
-            if events:
-                number: Any = source.get(zmq.FD) if isinstance(source, zmq.Socket) else source
-                self._selector.register(number, events, source)
-                self._descriptors[source] = number
+        known = descriptor in self._selector.get_map()
+        if known and events:
+            self._selector.modify(descriptor, events)
+        elif known:
+            self._selector.unregister(descriptor)
         elif events:
-            self._selector.modify(known, events, source)
-        else:
-            self._selector.unregister(known)
-            del self._descriptors[source]
+            self._selector.register(descriptor, events)

@@ -98,27 +98,22 @@ class FrameDecoder:
                 yield self._flags, body
         elif self._header:
             data, self._header = self._header + data, b""
-        while at < len(data):
-            header = self._read_header(data, at)
-            if header is None:
+        end = len(data)
+        while at < end:
+            # All in one place: a call for each frame took as long as the rest.
+            flags = data[at]
+            if flags not in _VALID:
+                raise ZmtpError(f"a frame with flags {flags:#04x}")
+            start = at + (9 if flags & LONG else 2)
+            if start > end:
                 self._header = data[at:]
                 break
-            flags, start, at = header
-            if at > len(data):
-                self._flags, self.missing = flags, at - len(data)
+            length = _LENGTH.unpack_from(data, at + 1)[0] if flags & LONG else data[at + 1]
+            if length > self.limit:
+                raise ZmtpError(f"a frame of {length} bytes, where {self.limit} are the most")
+            at = start + length
+            if at > end:
+                self._flags, self.missing = flags, at - end
                 self._body += memoryview(data)[start:]
                 break
             yield flags, data[start:at]
-
-    def _read_header(self, data: bytes, at: int) -> tuple[int, int, int] | None:
-        """Give flags, and where the body starts and ends; None where the header is not complete."""
-        flags = data[at]
-        if flags not in _VALID:
-            raise ZmtpError(f"a frame with flags {flags:#04x}")
-        start = at + (9 if flags & LONG else 2)
-        if start > len(data):
-            return None
-        length = _LENGTH.unpack_from(data, at + 1)[0] if flags & LONG else data[at + 1]
-        if length > self.limit:
-            raise ZmtpError(f"a frame of {length} bytes, where {self.limit} are the most")
-        return flags, start, start + length

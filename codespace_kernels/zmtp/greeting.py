@@ -10,10 +10,13 @@ _SIGNATURE = b"\xff" + bytes(8) + b"\x7f"
 _VERSION = b"\x03\x01"
 _MECHANISM = slice(12, 32)
 
+VERSION_3_0 = b"\x03\x00"
+"""An end of this version subscribes by messages, not commands (RFC 23), which publishers of all versions understand."""
 
-def encode_greeting(mechanism: bytes, *, as_server: bool) -> bytes:
-    """Give the greeting of an end that speaks ZMTP 3.1 with this mechanism."""
-    return (_SIGNATURE + _VERSION + mechanism.ljust(20, b"\0") + bytes((as_server,))).ljust(SIZE, b"\0")
+
+def encode_greeting(mechanism: bytes, *, as_server: bool, version: bytes = _VERSION) -> bytes:
+    """Give the greeting of an end that speaks this version of ZMTP, by default 3.1, with this mechanism."""
+    return (_SIGNATURE + version + mechanism.ljust(20, b"\0") + bytes((as_server,))).ljust(SIZE, b"\0")
 
 
 def check_greeting(data: bytes) -> None:

@@ -11,7 +11,7 @@ import zmq.asyncio
 from codespace_kernels.bridge import KernelBridge
 from codespace_kernels.bridge.sockets import LocalSockets
 from codespace_kernels.messages import Channel
-from codespace_kernels.zmtp import CurveKeys
+from codespace_kernels.zmtp.curve import CurveKeys
 from tests.bridge.conftest import KEY, subscribed, until
 from tests.bridge.memory_kernel import MemoryKernel, make_message
 

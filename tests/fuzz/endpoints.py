@@ -14,7 +14,6 @@ from typing import Any
 
 import grpclib.const
 import grpclib.server
-import zmq
 
 from codespace_kernels import codespace_rpc as rpc
 from codespace_kernels.bootstrap import ensure_server
@@ -31,6 +30,7 @@ from codespace_kernels.remote.reactor import Reactor
 from codespace_kernels.remote.server_commands import ServerCommands
 from codespace_kernels.remote.spool import Spool
 from codespace_kernels.remote.streams import LinkStream
+from codespace_kernels.remote.zmtp_socket import ZmtpSocket
 from codespace_kernels.remote_kernel import KernelState
 from codespace_kernels.tunnel.services import CodespaceServices
 from tests.zmtp.hello import GREETING, ready
@@ -141,12 +141,11 @@ def any_request(dice: random.Random) -> bytes:
 
 async def codespace_end(dice: random.Random) -> bool:
     """The codespace's end: what a client sends never ends the process that carries all kernels, or the server."""
-    context = zmq.Context()
     with tempfile.TemporaryDirectory() as folder:
         written: list[Any] = []
         server = ServerCommands(NoKernels(), lambda *record: written.append(record), dict, lambda: None)  # type: ignore[arg-type]
         spool = Spool(folder)
-        client = Client(Reactor(), context, ID, server.received, spool)
+        client = Client(Reactor(), ID, server.received, spool)
         info = {"transport": "tcp", "ip": "127.0.0.1", "key": "", "signature_scheme": "hmac-sha256"}
         info |= {f"{name}_port": 1 for name in ("shell", "iopub", "stdin", "control")}
         client.answer({"open": {"number": 1, "kernel_id": "k", "info": info}, "answer": {"id": 1, "ok": {}}}, [])
@@ -171,7 +170,6 @@ async def codespace_end(dice: random.Random) -> bool:
             task.cancel()
         await asyncio.gather(*server._tasks, return_exceptions=True)
         assert not failed
-    context.destroy(linger=0)
     return bool(written)
 
 
@@ -372,7 +370,49 @@ async def kernel_ports(dice: random.Random) -> bool:
         sockets.close()
 
 
+def kernel_channel(dice: random.Random) -> bool:
+    """Whatever a kernel's port says, the process that carries all kernels goes on, and calls again."""
+    kind, identity = dice.choice(((b"ROUTER", b"me"), (b"XPUB", None)))
+    reactor = Reactor()
+    taken: list[list[bytes]] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(10)
+        info = {"transport": "tcp", "ip": "127.0.0.1", "shell_port": listener.getsockname()[1]}
+        channel = ZmtpSocket(reactor, info, "shell", identity, taken.append, lambda: None)
+        reactor.turn(time.monotonic() + 1)
+        with listener.accept()[0] as came:
+            hello = GREETING + ready(kind)
+            for piece in pieces(dice, mutated(dice, hello + zmtp_stream(dice)[len(hello) :])):
+                came.sendall(piece)
+                channel.send([dice.randbytes(5)])
+                reactor.turn(time.monotonic())
+                if channel.ended:
+                    break
+        for _ in range(5):
+            reactor.turn(time.monotonic())
+        while not channel.ended:
+            reactor.turn(time.monotonic() + 1)
+        heard = len(taken)
+        while channel.ended:
+            reactor.turn(None)
+        with listener.accept()[0] as came:
+            came.sendall(GREETING + ready(kind) + b"\x00\x06honest")
+            while [b"honest"] not in taken:
+                reactor.turn(time.monotonic() + 1)
+        channel.close()
+    return heard > 0
+
+
 ENDPOINTS: dict[str, Any] = {
     target.__name__: target
-    for target in (link_client, codespace_end, stream_of_a_splice, bootstrap, grpc_replies, kernel_bridge, kernel_ports)
+    for target in (
+        link_client,
+        codespace_end,
+        stream_of_a_splice,
+        bootstrap,
+        grpc_replies,
+        kernel_bridge,
+        kernel_ports,
+        kernel_channel,
+    )
 }

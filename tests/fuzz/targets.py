@@ -20,16 +20,10 @@ from codespace_kernels.messages import Channel, MalformedMessageError, Message, 
 from codespace_kernels.remote.records import RecordDecoder, encode
 from codespace_kernels.tunnel.management import TunnelEndpoint
 from codespace_kernels.tunnel.properties import TunnelProperties
-from codespace_kernels.zmtp import (
-    CurveKeys,
-    CurveServer,
-    Null,
-    Peer,
-    Ready,
-    Subscription,
-    ZmtpError,
-    encode_message,
-)
+from codespace_kernels.zmtp.curve import CurveKeys, CurveServer
+from codespace_kernels.zmtp.frames import ZmtpError, encode_message
+from codespace_kernels.zmtp.mechanisms import Null
+from codespace_kernels.zmtp.peer import Peer, Ready, Subscription
 from tests.zmtp.hello import GREETING, ready
 
 from .material import any_json, bent, document, mutated, pieces

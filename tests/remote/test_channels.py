@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterator
 
@@ -11,9 +10,10 @@ import pytest
 import zmq
 
 from codespace_kernels.messages import Signer
+from codespace_kernels.remote import probe
 from codespace_kernels.remote.channels import CONTROL, IOPUB, SHELL, KernelChannels
 from codespace_kernels.remote.probe import Probe
-from codespace_kernels.remote.reactor import Reactor, has_message
+from codespace_kernels.remote.reactor import Reactor
 from tests.ports import free_ports
 
 from .recorder import execute
@@ -79,11 +79,9 @@ class Rig:
     def __init__(self, kernel: SlowKernel) -> None:
         self.kernel = kernel
         self.reactor = Reactor()
-        self.context = zmq.Context()
         self.delivered: list[tuple[int, list[bytes]]] = []
         self.channels = KernelChannels(
             self.reactor,
-            self.context,
             kernel.info,
             lambda channel, parts: self.delivered.append((channel, parts)),
             lambda header, parent, content: None,
@@ -98,7 +96,6 @@ class Rig:
 
     def turn(self) -> None:
         self.reactor.turn(time.monotonic() + 0.005)
-        self.channels.tick(self.reactor.now)
         self.kernel.work()
 
     def execute(self, code: str) -> None:
@@ -106,7 +103,6 @@ class Rig:
 
     def close(self) -> None:
         self.channels.close()
-        self.context.destroy(linger=0)
         self.kernel.close()
 
 
@@ -180,6 +176,23 @@ def test_what_was_meant_for_a_dead_process_does_not_reach_the_next(make_rig: Cal
     assert [content["code"] for content in kernel.executed] == ["while it restarts"]
 
 
+def test_what_waits_for_the_next_process_does_not_go_to_one_that_has_not_answered(
+    make_rig: Callable[[SlowKernel], Rig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe, "LIMIT", 0.05)
+    kernel = SlowKernel(())
+    rig = make_rig(kernel)
+    for name, channel in (("shell", SHELL), ("control", CONTROL), ("iopub", IOPUB)):
+        kernel.bind(name, channel)
+    rig.until(lambda: kernel.subscribed)
+    rig.channels.hold()
+    rig.execute("for the next")
+    end = time.monotonic() + 0.2
+    while time.monotonic() < end:
+        rig.turn()
+    assert (kernel.executed, rig.channels.is_ready) == ([], False)
+
+
 def test_a_kernel_without_handover_hears_the_new_connections(make_rig: Callable[[SlowKernel], Rig]) -> None:
     kernel = SlowKernel((CONTROL,))
     rig = make_rig(kernel)
@@ -224,7 +237,7 @@ def test_a_flood_is_read_in_intervals_and_arrives_whole_and_in_order(make_rig: C
 
     def count_and_look() -> bool:
         nonlocal pauses
-        pauses += rig.channels.next_deadline() is not None
+        pauses += rig.channels.is_paused
         return len(numbers()) == 5000
 
     rig.until(count_and_look)
@@ -239,69 +252,10 @@ def test_a_kernel_that_is_replaced_while_it_is_not_read_is_read_again(make_rig: 
     published = rig.kernel.sockets[IOPUB]
     for _ in range(500):
         published.send_multipart([b"stream", b"<IDS|MSG>", b"", b"{}", b"{}", b"{}", b"old"])
-    rig.until(lambda: rig.channels.next_deadline() is not None)
+    rig.until(lambda: rig.channels.is_paused)
     rig.channels.open(rig.kernel.info)
     rig.execute("second")
     rig.until(lambda: len(rig.kernel.executed) == 2)
     rig.delivered.clear()
     published.send_multipart([b"stream", b"<IDS|MSG>", b"", b"{}", b"{}", b"{}", b"new"])
     rig.until(lambda: [parts[-1] for channel, parts in rig.delivered if channel == IOPUB] == [b"new"])
-
-
-def test_a_socket_that_is_closed_in_the_turn_in_which_it_has_something_is_left_alone() -> None:
-    reactor = Reactor()
-    with zmq.Context() as context, context.socket(zmq.PULL) as pulled, context.socket(zmq.PUSH) as pushing:
-        there, here = os.pipe()
-        pulled.bind("inproc://something")
-        pushing.connect("inproc://something")
-        taken: list[bytes] = []
-        reactor.add_reader(pulled, lambda: taken.append(pulled.recv()))
-        reactor.turn(time.monotonic())
-        pushing.send(b"before")
-        while not taken:
-            reactor.turn(time.monotonic() + 1)
-        reactor.turn(time.monotonic())
-
-        def close() -> None:
-            os.read(there, 1)
-            reactor.remove(pulled)
-            pulled.close()
-
-        # The descriptor has something first, and so is told of first.
-        reactor.add_reader(there, close)
-        os.write(here, b"x")
-        pushing.send(b"after")
-        reactor.turn(time.monotonic() + 1)
-        reactor.turn(time.monotonic())
-        assert (taken, pulled.closed) == ([b"before"], True)
-        reactor.remove(there)
-        os.close(there)
-        os.close(here)
-
-
-def test_a_socket_that_was_found_empty_is_asked_when_it_has_something_again() -> None:
-    reactor = Reactor()
-    with zmq.Context() as context, context.socket(zmq.PULL) as pulled, context.socket(zmq.PUSH) as pushing:
-        pulled.bind("inproc://something")
-        pushing.connect("inproc://something")
-        taken: list[bytes] = []
-        calls: list[int] = []
-
-        def take() -> bool:
-            calls.append(len(taken))
-            taken.append(pulled.recv())
-            return not has_message(pulled)
-
-        reactor.add_reader(pulled, take)
-        for number in range(3):
-            pushing.send(b"%d" % number)
-            while len(taken) == number:
-                reactor.turn(time.monotonic() + 1)
-            reactor.turn(time.monotonic())
-        pushing.send(b"3")
-        pushing.send(b"4")
-        while len(taken) < 5:
-            reactor.turn(time.monotonic() + 1)
-        assert taken == [b"0", b"1", b"2", b"3", b"4"]
-        assert calls == [0, 1, 2, 3, 4]
-        reactor.remove(pulled)

@@ -188,9 +188,8 @@ class Away:
     def __init__(self, folder: Path, memory: int, disk: int) -> None:
         self.kernel = Publisher()
         self.reactor = Reactor()
-        self.context = zmq.Context()
         self.spool = Spool(str(folder), memory, disk)
-        self.client = Client(self.reactor, self.context, ID, lambda record: None, self.spool)
+        self.client = Client(self.reactor, ID, lambda record: None, self.spool)
         self.far = Session(ID)
         self.messages: list[tuple[int, Message]] = []
         opened = {"number": 1, "kernel_id": "k", "info": self.kernel.info}
@@ -247,7 +246,6 @@ class Away:
 
     def close(self) -> None:
         self.client.close()
-        self.context.destroy(linger=0)
         self.kernel.close()
 
 

@@ -8,7 +8,9 @@ import pytest
 import zmq
 from zmq.utils import z85
 
-from codespace_kernels.zmtp import CurveKeys, CurveServer, Peer, ZmtpError
+from codespace_kernels.zmtp.curve import CurveKeys, CurveServer
+from codespace_kernels.zmtp.frames import ZmtpError
+from codespace_kernels.zmtp.peer import Peer
 
 from .hello import GREETING
 

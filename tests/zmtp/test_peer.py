@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from codespace_kernels.zmtp import Null, Peer, Ready, Subscription, ZmtpError, encode_message
+from codespace_kernels.zmtp.frames import ZmtpError, encode_message
+from codespace_kernels.zmtp.mechanisms import Null
+from codespace_kernels.zmtp.peer import Peer, Ready, Subscription
 
 from .hello import GREETING, ready
 
