@@ -7,7 +7,7 @@ import json
 import re
 from typing import TYPE_CHECKING
 
-from codespace_kernels.messages import MAX_DECODED, MalformedMessageError
+from codespace_kernels.messages import MAX_DECODED, MalformedMessageError, decode_json
 
 if TYPE_CHECKING:
     from codespace_kernels.messages import Message
@@ -106,7 +106,7 @@ def _strict(document: bytes) -> bytes:
     text = document.decode(errors="replace")
     try:
         try:
-            _STRICT.decode(text)
+            decode_json(text, _STRICT)
         except _BareWordError:
             return json.dumps(_REPAIRING.decode(text)).encode()
     except ValueError as error:
