@@ -22,6 +22,8 @@ _VALID = frozenset({0, MORE, LONG, MORE | LONG, COMMAND, COMMAND | LONG})
 SHARED_BYTES = 32 * 1024
 """From this size on a frame is sent as it is; copying smaller ones together costs less than sending them apart."""
 
+_PIECE_BYTES = 4096
+
 _LENGTH = struct.Struct(">Q")
 _LONG_HEADER = struct.Struct(">BQ")
 
@@ -74,12 +76,13 @@ class FrameDecoder:
         self.missing = 0
         self._header = b""
         self._flags = 0
-        self._body = bytearray()
+        self._body: list[bytes | bytearray] = []
+        self._kept = 0
 
     @property
     def kept(self) -> int:
         """Bytes of the frame that is not complete yet."""
-        return len(self._header) + len(self._body)
+        return len(self._header) + self._kept
 
     def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
         """Take bytes; give the frames that they complete, each as its flags and its body.
@@ -91,10 +94,11 @@ class FrameDecoder:
         """
         at = min(self.missing, len(data))
         if self.missing:
-            self._body += data if at == len(data) else memoryview(data)[:at]
+            self._keep(data if at == len(data) else data[:at])
             self.missing -= at
             if not self.missing:
-                body, self._body = bytes(self._body), bytearray()
+                # Each byte is copied once, however many pieces a large body came in.
+                body, self._body, self._kept = b"".join(self._body), [], 0
                 yield self._flags, body
         elif self._header:
             data, self._header = self._header + data, b""
@@ -114,6 +118,16 @@ class FrameDecoder:
             at = start + length
             if at > end:
                 self._flags, self.missing = flags, at - end
-                self._body += memoryview(data)[start:]
+                self._keep(data[start:])
                 break
             yield flags, data[start:at]
+
+    def _keep(self, data: bytes) -> None:
+        self._kept += len(data)
+        if len(data) >= _PIECE_BYTES:
+            self._body.append(data)
+            return
+        # Who sends byte for byte does not cost an object for each.
+        if not self._body or not isinstance(self._body[-1], bytearray) or len(self._body[-1]) >= _PIECE_BYTES:
+            self._body.append(bytearray())
+        self._body[-1] += data
