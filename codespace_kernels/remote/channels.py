@@ -41,6 +41,7 @@ class KernelChannels:
         deliver: Called with channel and parts of each message from the kernel.
         observe: Called with the header, parent and content frames of each iopub message.
         ready: Called each time that a process is about to be given its first request.
+        taken: Called with the iopub channel's port when another program has it, and the process is waited for.
     """
 
     def __init__(
@@ -50,11 +51,13 @@ class KernelChannels:
         deliver: Callable[[int, List[bytes]], None],
         observe: Callable[[bytes, bytes, bytes], None],
         ready: Callable[[], None],
+        taken: Callable[[int], None] = lambda port: None,
     ) -> None:
         self._reactor = reactor
         self._deliver = deliver
         self._observe = observe
         self._ready = ready
+        self._taken = taken
         self._identity = b""
         self._sockets: Dict[int, Any] = {}
         self._held: Deque[Tuple[int, List[bytes]]] = deque()
@@ -148,16 +151,28 @@ class KernelChannels:
 
     def _connect(self, name: str, channel: int) -> Any:
         if channel == IOPUB:
-            return self._make(name, None, self._take_iopub, self._subscribed)
-        return self._make(name, self._identity, functools.partial(self._take, channel), lambda: None)
+            return self._make(name, None, self._take_iopub, self._subscribed, self._found_another)
+        return self._make(name, self._identity, functools.partial(self._take, channel), lambda: None, lambda: None)
 
-    def _make(self, name: str, identity: Optional[bytes], take: Callable[[List[bytes]], None], done: Any) -> Any:
+    def _make(
+        self,
+        name: str,
+        identity: Optional[bytes],
+        take: Callable[[List[bytes]], None],
+        done: Callable[[], None],
+        foreign: Callable[[], None],
+    ) -> Any:
         if self._info.get("curve_publickey") and self._info.get("curve_secretkey"):
             # Loads libzmq, which few need.
             from .curve_socket import CurveSocket
 
             return CurveSocket(self._reactor, self._info, name, identity, take, done)
-        return ZmtpSocket(self._reactor, self._info, name, identity, take, done)
+        return ZmtpSocket(self._reactor, self._info, name, identity, take, done, foreign)
+
+    def _found_another(self) -> None:
+        # Of all ports that a kernel may find taken, this is the one over which ipykernel 7 hangs where it should end.
+        if self._state == _PROBING:
+            self._taken(self._info["iopub_port"])
 
     def _subscribed(self) -> None:
         self._probe.connected()

@@ -191,7 +191,10 @@ class Client:
         def ready() -> None:
             self._tell_server({"ready": kernel_id})
 
-        kernel.channels = KernelChannels(self._reactor, info, outputs.put, observe, ready)
+        def taken(port: int) -> None:
+            self._tell_server({"taken": kernel_id, "port": port})
+
+        kernel.channels = KernelChannels(self._reactor, info, outputs.put, observe, ready, taken)
         for channel, parts in kernel.held:
             kernel.channels.send(channel, parts)
         kernel.held.clear()

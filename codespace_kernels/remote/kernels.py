@@ -144,6 +144,20 @@ class Kernels:
         """Keep short what kernels wrote to stderr, and let go of it where they are gone. To be called now and then."""
         self._words.tidy({*self.ids(), *self._starting})
 
+    def end_without_port(self, kernel_id: str, port: int) -> None:
+        """End a process that has not come up and whose iopub port another program has: it may hang in place of ending.
+
+        What follows a death follows this one: it is started again on other ports, or is dead and says why.
+        """
+        start = self._starts.get(kernel_id)
+        if start is None or start.answered or kernel_id not in self._manager:
+            return
+        if self.connection_info(kernel_id)["iopub_port"] != port:
+            return  # Its successor has others.
+        process = getattr(self._manager.get_kernel(kernel_id).provisioner, "process", None)
+        if process is not None and process.poll() is None:
+            process.kill()
+
     def may_start_again(self, kernel_id: str) -> bool:
         """Tell whether a kernel that died has not been given anything yet, and was not tried too often."""
         start = self._starts.get(kernel_id)

@@ -69,6 +69,8 @@ class ServerCommands:
             self._kernels.observed(record["kernel_id"], record["state"], record["request"])
         elif "ready" in record:
             self._kernels.answered(record["ready"])
+        elif "taken" in record:
+            self._kernels.end_without_port(record["taken"], record["port"])
         elif "active" in record:
             for kernel_id in record["active"]:
                 self._kernels.touch(kernel_id)

@@ -45,6 +45,10 @@ _RECEIVE_MOST = 4 * 1024 * 1024
 _LOOK = 16
 """After so many messages it is looked whether more have arrived: the system's buffers hold only a moment's."""
 
+# Who may be talked to (RFC 28, RFC 29).
+_ROUTERS = frozenset((b"ROUTER", b"REP", b"DEALER"))
+_PUBLISHERS = frozenset((b"PUB", b"XPUB"))
+
 _CONNECTING, _GREETING, _HANDSHAKE, _OPEN, _CLOSED = range(5)
 
 
@@ -61,6 +65,7 @@ class ZmtpSocket:
         identity: For the kernel to answer to; none where this is a subscriber.
         take: Called with the parts of each message.
         connected: Called after each handshake.
+        foreign: Called when something listens there that is not the kernel's.
     """
 
     def __init__(
@@ -71,6 +76,7 @@ class ZmtpSocket:
         identity: Optional[bytes],
         take: Callable[[List[bytes]], Any],
         connected: Callable[[], Any],
+        foreign: Callable[[], Any] = lambda: None,
     ) -> None:
         self._reactor = reactor
         self._info = info
@@ -78,6 +84,7 @@ class ZmtpSocket:
         self._identity = identity
         self._take = take
         self._connected = connected
+        self._foreign = foreign
         self._to_send: Deque[memoryview] = deque()
         self._received: Deque[bytes] = deque()
         self._frames: Iterator[Tuple[int, bytes]] = iter(())
@@ -216,6 +223,10 @@ class ZmtpSocket:
         if was_open:
             self._to_send.clear()
 
+    def _lose_to_another(self, reason: str) -> None:
+        self._lose(reason)
+        self._foreign()
+
     def _begin_again_at(self, at: float) -> None:
         self._stop_timer()
         self._again = self._reactor.call_at(at, self._begin_again)
@@ -304,11 +315,11 @@ class ZmtpSocket:
             if len(self._greeting) < greeting.SIZE:
                 return rest
         except ZmtpError as error:
-            self._lose(str(error))
+            self._lose_to_another(str(error))
             return b""
         asked = greeting.mechanism_of(self._greeting)
         if asked != Null.name:
-            self._lose("it uses mechanism %r, not %r" % (asked, Null.name))
+            self._lose_to_another("it uses mechanism %r, not %r" % (asked, Null.name))
             return b""
         self._state = _HANDSHAKE
         subscription = [] if self._identity is not None else encode_message([b"\1"])
@@ -341,12 +352,19 @@ class ZmtpSocket:
                 self._frames = self._decoder.feed(self._received.popleft())
         except ZmtpError as error:
             self._received.clear()
-            self._lose(str(error))
+            if self._state == _HANDSHAKE:
+                self._lose_to_another(str(error))
+            else:
+                self._lose(str(error))
             return False
 
     def _command(self, body: bytes) -> None:
         if self._state == _HANDSHAKE:
             self._mechanism.handshake(body)
+            kind = (self._mechanism.properties or {}).get(b"socket-type", b"")
+            if kind not in (_PUBLISHERS if self._identity is None else _ROUTERS):
+                # Another program has the port; or another kernel, whose process is being replaced.
+                raise ZmtpError("a %r socket listens there" % kind[:16])
             self._state = _OPEN
             self._stop_timer()
             self._missed_since = None

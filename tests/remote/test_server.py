@@ -246,9 +246,25 @@ os.execv(sys.executable, [sys.executable, "-m", "ipykernel_launcher", *sys.argv[
 """
 
 
-def write_faltering_spec(home: Path, failures: int) -> Path:
-    """Make a kernelspec whose process ends at once the first times, as one does that finds its port taken."""
-    (home / "faltering.py").write_text(FALTERING)
+HANGING = """
+import json, os, sys, time
+from pathlib import Path
+import zmq
+tries = Path(sys.argv[1])
+tries.write_text(tries.read_text() + "x" if tries.exists() else "x")
+info = json.loads(Path(sys.argv[-1]).read_text())
+if len(tries.read_text()) <= int(sys.argv[2]):
+    # As ipykernel 7 over an iopub port that another program has: it neither comes up nor ends.
+    taken = zmq.Context().socket(zmq.ROUTER)
+    taken.bind("tcp://127.0.0.1:%d" % info["iopub_port"])
+    time.sleep(600)
+os.execv(sys.executable, [sys.executable, "-m", "ipykernel_launcher", *sys.argv[3:]])
+"""
+
+
+def write_faltering_spec(home: Path, failures: int, script: str = FALTERING) -> Path:
+    """Make a kernelspec whose process ends at once the first times, or hangs, as one does that finds its port taken."""
+    (home / "faltering.py").write_text(script)
     folder = home / "jupyter/kernels/faltering"
     folder.mkdir(parents=True)
     argv = [sys.executable, str(home / "faltering.py"), str(home / "tries"), str(failures), "-f", "{connection_file}"]
@@ -256,8 +272,9 @@ def write_faltering_spec(home: Path, failures: int) -> Path:
     return home / "tries"
 
 
-async def test_a_kernel_that_ends_before_it_answers_is_started_again(fresh_home: Path) -> None:
-    tries = write_faltering_spec(fresh_home, failures=2)
+@pytest.mark.parametrize("script", [FALTERING, HANGING], ids=["ends", "hangs"])
+async def test_a_kernel_that_does_not_come_up_is_started_again(fresh_home: Path, script: str) -> None:
+    tries = write_faltering_spec(fresh_home, 2, script)
     client = await attach(LocalConnection(fresh_home, environment(fresh_home)))
     recorder = Recorder(await client.start_kernel("faltering"))
     assert recorder.text(await recorder.run("print('here')")) == "here\n"

@@ -330,6 +330,7 @@ def test_what_came_before_the_end_is_handed_on_and_half_a_message_is_not(side: C
         (b"SSH-2.0-OpenSSH_9.2\r\n", "does not speak ZMTP"),
         (GREETING.replace(b"NULL\0", b"CURVE"), "uses mechanism b'CURVE'"),
         (GREETING + b"\xff\x00", "flags 0xff"),
+        (GREETING + ready(b"XPUB"), "a b'XPUB' socket listens there"),
         (GREETING + b"\x04\x06\x05ERROR", "instead of READY"),
     ],
 )
@@ -373,6 +374,22 @@ def test_an_address_that_is_none_is_told_of(side: Callable[..., Side], caplog: p
     assert [record.getMessage() for record in caplog.records] == [
         "a kernel's shell channel: a transport 'carrier pigeon'"
     ]
+
+
+def test_a_port_that_is_not_the_kernels_is_called_less_and_less_often(
+    side: Callable[..., Side], peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(zmtp_socket, "_RECONNECT_SHARE", 1.0)
+    ours = side({**TCP, "shell_port": peer.port}, "shell", None)
+    connected: list[float] = []
+    while len(connected) < 5:
+        ours.until(peer.work)
+        connected.append(time.monotonic())
+        peer.say(GREETING + ready(b"ROUTER"))
+        ours.until(lambda: ours.socket.ended)
+        peer.hang_up()
+    assert ours.connections == 0
+    assert connected[4] - connected[3] > 2 * zmtp_socket.RECONNECT
 
 
 def test_timers_are_called_in_their_order_and_not_when_cancelled() -> None:
