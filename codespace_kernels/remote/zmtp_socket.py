@@ -222,6 +222,8 @@ class ZmtpSocket:
         self._begin_again_at(now + max(RECONNECT, min(_RECONNECT_SHARE * missed, _RECONNECT_MOST)))
         if was_open:
             self._to_send.clear()
+        if self._received:
+            self._reactor.call_soon(self._hand_on)
 
     def _lose_to_another(self, reason: str) -> None:
         self._lose(reason)
@@ -262,7 +264,6 @@ class ZmtpSocket:
             return 0
         except OSError:
             # What has arrived is read to the end.
-            self._to_send.clear()
             self._receive()
             self._lose("")
             return -1

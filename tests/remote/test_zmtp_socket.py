@@ -247,6 +247,12 @@ class Peer:
         self.came.sendall(data)
         self.came.setblocking(False)
 
+    def break_off(self) -> None:
+        """End the connection so that the other end's next write fails; what was said can still be read."""
+        assert self.came is not None
+        self.came.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.hang_up()
+
     def hang_up(self) -> None:
         assert self.came is not None
         self.came.close()
@@ -322,6 +328,32 @@ def test_what_came_before_the_end_is_handed_on_and_half_a_message_is_not(side: C
     peer.say(GREETING + READY + b"\x00\x03new")
     ours.until(lambda: ours.connections == 2 and len(ours.taken) == 501)
     assert ours.taken == [[b"x"]] * 500 + [[b"new"]]
+
+
+def test_what_came_before_the_end_is_handed_on_also_where_the_end_is_found_by_writing(
+    side: Callable[..., Side], peer: Peer
+) -> None:
+    ours = greeted(side, peer)
+    peer.say(b"\x00\x04last")
+    peer.break_off()
+    ours.socket.send([b"to nobody"])
+    assert ours.socket.ended
+    ours.until(peer.work)
+    peer.say(GREETING + READY)
+    ours.until(lambda: ours.connections == 2)
+    assert ours.taken == [[b"last"]]
+
+
+def test_a_request_outlives_a_handshake_that_breaks_off(side: Callable[..., Side], peer: Peer) -> None:
+    ours = side({**TCP, "shell_port": peer.port}, "shell")
+    ours.socket.send([b"kept"])
+    ours.until(lambda: peer.work() and peer.heard)
+    peer.say(GREETING)
+    peer.break_off()
+    ours.until(lambda: ours.socket.ended)
+    ours.until(peer.work)
+    peer.say(GREETING + READY)
+    ours.until(lambda: peer.work() and peer.heard.endswith(b"\x00\x04kept"))
 
 
 @pytest.mark.parametrize(
