@@ -6,6 +6,7 @@ import importlib.metadata
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -162,3 +163,13 @@ def test_keys_of_an_encrypted_connection_are_passed_on_and_not_shown():
     request = launcher.kernel_request(info, target.to_env())
     assert (request.curve_publickey, request.curve_secretkey) == ("public", "canary")
     assert "canary" not in repr(request)
+
+
+def test_a_process_knows_when_it_was_started_and_not_when_it_asked():
+    code = "import time; time.sleep(0.3); from codespace_kernels.platforms import own_start; print(own_start())"
+    before = time.time()
+    started = float(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)
+    after = time.time()
+    # The system counts in ticks of a hundredth of a second; psutil, elsewhere than on Linux, from a whole second on.
+    tolerance = 0.05 if sys.platform == "linux" else 1.0
+    assert before - tolerance <= started <= after - 0.3 + tolerance

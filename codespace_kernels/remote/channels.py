@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import uuid
 from collections import deque
-from typing import Any, Callable, Deque, Dict, List, Optional, Tuple
+from typing import Any, Callable, Deque, Dict, List, Optional, Tuple, Type
 
+from .kernel_socket import KernelSocket
 from .probe import DELIMITER, IDENTITY, Probe
 from .reactor import Reactor, Timer
 from .zmtp_socket import ZmtpSocket
@@ -59,7 +60,7 @@ class KernelChannels:
         self._ready = ready
         self._taken = taken
         self._identity = b""
-        self._sockets: Dict[int, Any] = {}
+        self._sockets: Dict[int, KernelSocket] = {}
         self._held: Deque[Tuple[int, List[bytes]]] = deque()
         self._state = _CLOSED
         self._pause: Optional[Timer] = None
@@ -149,25 +150,12 @@ class KernelChannels:
 
     # -- sockets ------------------------------------------------------------------------------------------------------
 
-    def _connect(self, name: str, channel: int) -> Any:
+    def _connect(self, name: str, channel: int) -> KernelSocket:
+        make = _kind_of_socket(self._info)
         if channel == IOPUB:
-            return self._make(name, None, self._take_iopub, self._subscribed, self._found_another)
-        return self._make(name, self._identity, functools.partial(self._take, channel), lambda: None, lambda: None)
-
-    def _make(
-        self,
-        name: str,
-        identity: Optional[bytes],
-        take: Callable[[List[bytes]], None],
-        done: Callable[[], None],
-        foreign: Callable[[], None],
-    ) -> Any:
-        if self._info.get("curve_publickey") and self._info.get("curve_secretkey"):
-            # Loads libzmq, which few need.
-            from .curve_socket import CurveSocket
-
-            return CurveSocket(self._reactor, self._info, name, identity, take, done)
-        return ZmtpSocket(self._reactor, self._info, name, identity, take, done, foreign)
+            callbacks = (self._take_iopub, self._subscribed, self._found_another)
+            return make(self._reactor, self._info, name, None, *callbacks)
+        return make(self._reactor, self._info, name, self._identity, functools.partial(self._take, channel))
 
     def _found_another(self) -> None:
         # Of all ports that a kernel may find taken, this is the one over which ipykernel 7 hangs where it should end.
@@ -252,3 +240,12 @@ class KernelChannels:
         if self._state == _PROBING and self._probe.ready and not self._lifting:
             self._release()
         self._plan()
+
+
+def _kind_of_socket(info: Dict[str, Any]) -> Type[KernelSocket]:
+    if info.get("curve_publickey") and info.get("curve_secretkey"):
+        # Loads libzmq, which few need.
+        from .curve_socket import CurveSocket
+
+        return CurveSocket
+    return ZmtpSocket

@@ -7,76 +7,63 @@ asked (zmq_getsockopt(3), ZMQ_FD), and what is sent takes that sign away: so it 
 from __future__ import annotations
 
 import functools
-import sys
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Dict, List, Optional
 
 import zmq
 
+from .kernel_socket import READ_BYTES, READ_MESSAGES, RECONNECT, KernelSocket, source_address
 from .probe import as_bytes
-from .reactor import Reactor
-from .zmtp_socket import READ_BYTES, READ_MESSAGES, RECONNECT
 
 
-class CurveSocket:
-    """A DEALER or SUB socket with CURVE; arguments and methods are those of `ZmtpSocket`."""
+class CurveSocket(KernelSocket):
+    """A socket of libzmq, for a kernel that uses CURVE."""
 
-    def __init__(
-        self,
-        reactor: Reactor,
-        info: Dict[str, Any],
-        channel: str,
-        identity: Optional[bytes],
-        take: Callable[[List[bytes]], Any],
-        connected: Callable[[], Any],
-    ) -> None:
-        self._reactor = reactor
-        self._take = take
-        self._connected = connected
-        self._paused = False
-        made = self._socket = _context().socket(zmq.SUB if identity is None else zmq.DEALER)
+    def _set_up(self) -> None:
+        info, reactor = self._info, self._reactor
+        made = self._socket = _context().socket(zmq.SUB if self._identity is None else zmq.DEALER)
         made.linger = 0
         made.sndhwm = made.rcvhwm = 0
         made.reconnect_ivl = int(RECONNECT * 1000)
         made.curve_publickey = made.curve_serverkey = as_bytes(info["curve_publickey"])
         made.curve_secretkey = as_bytes(info["curve_secretkey"])
-        if identity is None:
+        if self._identity is None:
             made.subscribe(b"")
         else:
-            made.identity = identity
+            made.identity = self._identity
         self._monitor: Optional[Any] = made.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED)
         self._monitor_descriptor = self._monitor.get(zmq.FD)
         reactor.add_reader(self._monitor_descriptor, self._handshake_done)
-        made.connect(_url(info, channel))
+        made.connect(_url(info, self._channel))
         self._descriptor = made.get(zmq.FD)
         reactor.add_reader(self._descriptor, self._readable)
         reactor.call_soon(self._handshake_done)
         reactor.call_soon(self._readable)
 
     def send(self, parts: List[bytes]) -> None:
-        """Send a message, now or as soon as the kernel takes it."""
+        """See `KernelSocket`."""
         self._socket.send_multipart(parts, zmq.NOBLOCK)
         if not self._paused:
             self._reactor.call_soon(self._readable)
 
     def pause(self) -> None:
-        """Read nothing until `resume`."""
+        """See `KernelSocket`."""
         self._paused = True
         self._reactor.forget(self._readable)
         self._reactor.remove(self._descriptor)
 
     def resume(self) -> None:
-        """Go on reading."""
+        """See `KernelSocket`."""
         self._paused = False
         self._reactor.add_reader(self._descriptor, self._readable)
         self._reactor.call_soon(self._readable)
 
     def drain(self) -> None:
-        """Hand on all that has arrived."""
+        """See `KernelSocket`."""
         while self._read():
             pass
 
     def close(self) -> None:
-        """Let go of the connection, and of what was to be sent or handed on."""
+        """See `KernelSocket`."""
         self._close_monitor()
         self._reactor.forget(self._readable)
         self._reactor.remove(self._descriptor)
@@ -130,7 +117,6 @@ def _context() -> Any:
 def _url(info: Dict[str, Any], channel: str) -> str:
     port = info[channel + "_port"]
     if info["transport"] == "tcp":
-        # From another address of the loopback network, for what `ZmtpSocket` says of that.
-        source = "127.0.0.2:0;" if info["ip"] == "127.0.0.1" and sys.platform == "linux" else ""
-        return "tcp://%s%s:%s" % (source, info["ip"], port)
+        source = source_address(info["ip"])
+        return "tcp://%s%s:%s" % ("" if source is None else source + ":0;", info["ip"], port)
     return "%s://%s-%s" % (info["transport"], info["ip"], port)

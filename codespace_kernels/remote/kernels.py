@@ -154,7 +154,7 @@ class Kernels:
             return
         if self.connection_info(kernel_id)["iopub_port"] != port:
             return  # Its successor has others.
-        process = getattr(self._manager.get_kernel(kernel_id).provisioner, "process", None)
+        process = self._local_process(kernel_id)
         if process is not None and process.poll() is None:
             process.kill()
 
@@ -279,8 +279,12 @@ class Kernels:
         return describe_end(await self._exit_code(kernel_id), self._words.tell(kernel_id))
 
     async def _exit_code(self, kernel_id: str) -> Optional[int]:
-        process = getattr(self._manager.get_kernel(kernel_id).provisioner, "process", None)
+        process = self._local_process(kernel_id)
         return None if process is None else process.poll()
+
+    def _local_process(self, kernel_id: str) -> Any:
+        """Give the `Popen` of a kernel; None where its provisioner runs it in another way."""
+        return getattr(self._manager.get_kernel(kernel_id).provisioner, "process", None)
 
     def connection_info(self, kernel_id: str) -> Dict[str, Any]:
         """Give what a connection file holds, as JSON values. Read anew each time: a restart may change the ports."""

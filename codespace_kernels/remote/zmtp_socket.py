@@ -14,22 +14,16 @@ import socket
 import sys
 import time
 from collections import deque
-from typing import Any, Callable, Deque, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Deque, Dict, Iterator, List, Optional, Tuple
 
 from ..zmtp import greeting
 from ..zmtp.commands import decode_command, encode_command
 from ..zmtp.frames import COMMAND, MORE, FrameDecoder, ZmtpError, encode_message
 from ..zmtp.mechanisms import Null
-from .reactor import Reactor, Timer
+from .kernel_socket import READ_BYTES, READ_MESSAGES, RECONNECT, KernelSocket, source_address
+from .reactor import Timer
 
 log = logging.getLogger(__name__)
-
-READ_MESSAGES = 64
-READ_BYTES = 512 * 1024
-"""So much of one socket is handed on in a turn. By bytes too: 64 messages may be 64 MB, and others would wait."""
-
-RECONNECT = 0.02
-"""Seconds until a kernel that boots is called again; more would be seen in every start."""
 
 _RECONNECT_SHARE = 0.02
 _RECONNECT_MOST = 0.25
@@ -52,48 +46,18 @@ _PUBLISHERS = frozenset((b"PUB", b"XPUB"))
 _CONNECTING, _GREETING, _HANDSHAKE, _OPEN, _CLOSED = range(5)
 
 
-class ZmtpSocket:
-    """A DEALER or SUB socket (RFC 28, RFC 29) without a mechanism, connected to one kernel.
+class ZmtpSocket(KernelSocket):
+    """A socket of this loop, for a kernel without a mechanism.
 
-    Requests wait until it is connected. Where the connection ends it is made anew; what waited then was meant for a
-    process that is gone, and is dropped. A subscriber subscribes to everything.
-
-    Args:
-        reactor: The loop.
-        info: A connection file's content.
-        channel: `shell`, `iopub`, `stdin` or `control`.
-        identity: For the kernel to answer to; none where this is a subscriber.
-        take: Called with the parts of each message.
-        connected: Called after each handshake.
-        foreign: Called when something listens there that is not the kernel's.
+    What waits where the connection ends was meant for a process that is gone, and is dropped.
     """
 
-    def __init__(
-        self,
-        reactor: Reactor,
-        info: Dict[str, Any],
-        channel: str,
-        identity: Optional[bytes],
-        take: Callable[[List[bytes]], Any],
-        connected: Callable[[], Any],
-        foreign: Callable[[], Any] = lambda: None,
-    ) -> None:
-        self._reactor = reactor
-        self._info = info
-        self._channel = channel
-        self._identity = identity
-        self._take = take
-        self._connected = connected
-        self._foreign = foreign
+    def _set_up(self) -> None:
         self._to_send: Deque[memoryview] = deque()
         self._received: Deque[bytes] = deque()
-        self._frames: Iterator[Tuple[int, bytes]] = iter(())
-        self._parts: List[bytes] = []
-        self._paused = False
         self._again: Optional[Timer] = None
         self._missed_since: Optional[float] = None
         self._told = ""
-        self._state = _CLOSED
         self._begin()
 
     @property
@@ -104,7 +68,7 @@ class ZmtpSocket:
     # -- for whoever has it -------------------------------------------------------------------------------------------
 
     def send(self, parts: List[bytes]) -> None:
-        """Send a message, now or as soon as the kernel takes it."""
+        """See `KernelSocket`."""
         pieces = encode_message(parts)
         if self._state == _OPEN and not self._to_send and len(pieces) == 1:
             # The usual case, in which nothing needs to be kept.
@@ -118,25 +82,25 @@ class ZmtpSocket:
             self._flush()
 
     def pause(self) -> None:
-        """Read nothing until `resume`."""
+        """See `KernelSocket`."""
         if not self._paused:
             self._paused = True
             self._watch()
 
     def resume(self) -> None:
-        """Go on reading."""
+        """See `KernelSocket`."""
         self._paused = False
         self._watch()
 
     def drain(self) -> None:
-        """Hand on all that has arrived."""
+        """See `KernelSocket`."""
         while self._state in (_HANDSHAKE, _OPEN) and self._receive():
             pass
         while self._state != _CLOSED and self._hand_on():
             pass
 
     def close(self) -> None:
-        """Let go of the connection, and of what was to be sent or handed on."""
+        """See `KernelSocket`."""
         self._end()
         self._state = _CLOSED
         self._reactor.forget(self._hand_on)
@@ -149,8 +113,8 @@ class ZmtpSocket:
         self._state = _CONNECTING
         self._begin_again_at(time.monotonic() + HANDSHAKE)
         self._greeting = b""
-        self._parts = []
-        self._frames = iter(())
+        self._parts: List[bytes] = []
+        self._frames: Iterator[Tuple[int, bytes]] = iter(())
         self._decoder = FrameDecoder(sys.maxsize)
         self._mechanism = Null(self._properties())
         try:
@@ -176,11 +140,9 @@ class ZmtpSocket:
         try:
             if made.family != socket.AF_UNIX:
                 made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                if address[0] == "127.0.0.1" and sys.platform == "linux":
-                    # Ports of kernels are of those that the system gives to outgoing connections, and a socket that
-                    # happens to be given the very port it calls is connected to itself: then the kernel finds its port
-                    # taken and dies (seen at 1 in 300 starts). From another loopback address that cannot happen.
-                    made.bind(("127.0.0.2", 0))
+                source = source_address(address[0])
+                if source is not None:
+                    made.bind((source, 0))
             return made.connect_ex(address) in (0, errno.EINPROGRESS)
         except OSError:
             return False

@@ -17,8 +17,9 @@ import zmq
 
 from codespace_kernels.remote import zmtp_socket
 from codespace_kernels.remote.curve_socket import CurveSocket
+from codespace_kernels.remote.kernel_socket import READ_MESSAGES, RECONNECT
 from codespace_kernels.remote.reactor import Reactor
-from codespace_kernels.remote.zmtp_socket import READ_MESSAGES, ZmtpSocket
+from codespace_kernels.remote.zmtp_socket import ZmtpSocket
 from tests.ports import free_port
 from tests.zmtp.hello import GREETING, ready
 
@@ -113,6 +114,18 @@ def bind(context: zmq.Context[zmq.Socket[bytes]], info: dict[str, Any], channel:
 TCP = {"transport": "tcp", "ip": "127.0.0.1"}
 
 
+@pytest.fixture
+def subscribed(
+    side: Callable[..., Side], context: zmq.Context[zmq.Socket[bytes]], info: dict[str, Any]
+) -> tuple[Side, zmq.Socket[bytes]]:
+    """A subscriber, and the publisher that has its subscription."""
+    publisher = bind(context, info, "iopub", zmq.XPUB)
+    ours = side(info, "iopub", None)
+    ours.until(lambda: publisher.poll(0))
+    assert publisher.recv() == b"\1"
+    return ours, publisher
+
+
 def test_what_was_sent_before_the_kernel_listened_arrives_and_is_answered(
     side: Callable[..., Side], context: zmq.Context[zmq.Socket[bytes]], info: dict[str, Any]
 ) -> None:
@@ -132,13 +145,8 @@ def test_what_was_sent_before_the_kernel_listened_arrives_and_is_answered(
     assert ours.connections <= 1
 
 
-def test_a_subscriber_hears_everything_from_then_on(
-    side: Callable[..., Side], context: zmq.Context[zmq.Socket[bytes]], info: dict[str, Any]
-) -> None:
-    publisher = bind(context, info, "iopub", zmq.XPUB)
-    ours = side(info, "iopub", None)
-    ours.until(lambda: publisher.poll(0))
-    assert publisher.recv() == b"\1"
+def test_a_subscriber_hears_everything_from_then_on(subscribed: tuple[Side, zmq.Socket[bytes]]) -> None:
+    ours, publisher = subscribed
     assert ours.connections == 1
     for number in range(1000):
         publisher.send_multipart([b"kernel.stream", b"%d" % number])
@@ -147,11 +155,9 @@ def test_a_subscriber_hears_everything_from_then_on(
 
 
 def test_a_turn_hands_on_only_so_much_and_the_next_goes_on_by_itself(
-    side: Callable[..., Side], context: zmq.Context[zmq.Socket[bytes]], info: dict[str, Any]
+    subscribed: tuple[Side, zmq.Socket[bytes]],
 ) -> None:
-    publisher = bind(context, info, "iopub", zmq.XPUB)
-    ours = side(info, "iopub", None)
-    ours.until(lambda: publisher.poll(0))
+    ours, publisher = subscribed
     for _ in range(2000):
         publisher.send(b"m" * 100)
     most, before = 0, 0
@@ -165,12 +171,8 @@ def test_a_turn_hands_on_only_so_much_and_the_next_goes_on_by_itself(
     assert most <= 2 * READ_MESSAGES  # a turn may find more and have some left from the one before
 
 
-def test_a_pause_leaves_what_comes_where_it_is(
-    side: Callable[..., Side], context: zmq.Context[zmq.Socket[bytes]], info: dict[str, Any]
-) -> None:
-    publisher = bind(context, info, "iopub", zmq.XPUB)
-    ours = side(info, "iopub", None)
-    ours.until(lambda: publisher.poll(0))
+def test_a_pause_leaves_what_comes_where_it_is(subscribed: tuple[Side, zmq.Socket[bytes]]) -> None:
+    ours, publisher = subscribed
     ours.socket.pause()
     publisher.send(b"one")
     publisher.send(b"two")
@@ -183,11 +185,9 @@ def test_a_pause_leaves_what_comes_where_it_is(
 
 
 def test_what_arrived_is_drained_also_in_a_pause_and_after_the_kernels_end(
-    side: Callable[..., Side], context: zmq.Context[zmq.Socket[bytes]], info: dict[str, Any]
+    subscribed: tuple[Side, zmq.Socket[bytes]],
 ) -> None:
-    publisher = bind(context, info, "iopub", zmq.XPUB)
-    ours = side(info, "iopub", None)
-    ours.until(lambda: publisher.poll(0))
+    ours, publisher = subscribed
     publisher.send(b"first")
     ours.until(lambda: ours.taken)
     ours.socket.pause()
@@ -421,7 +421,7 @@ def test_a_port_that_is_not_the_kernels_is_called_less_and_less_often(
         ours.until(lambda: ours.socket.ended)
         peer.hang_up()
     assert ours.connections == 0
-    assert connected[4] - connected[3] > 2 * zmtp_socket.RECONNECT
+    assert connected[4] - connected[3] > 2 * RECONNECT
 
 
 def test_timers_are_called_in_their_order_and_not_when_cancelled() -> None:
